@@ -1,0 +1,187 @@
+"""Build: the blocks that fit the schema become specs; prompts are read here, once.
+
+In:   the draft and the folder. Out: `Parts`, and the problems of prompts that cannot be read.
+May import: `draft`, `file_model`, `files`, `specs`; errors. Must not know: routes' resolution, cross-checks.
+Broken drafts are built too, so that unreadable prompts are reported with the rest; such parts never reach a `Fleet`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from midwatch.config.draft import Draft
+from midwatch.config.file_model import (
+    AgentFile,
+    BudgetFile,
+    GateFile,
+    GrantFile,
+    GraphFile,
+    LimitsFile,
+    SandboxFile,
+    WhenFile,
+)
+from midwatch.config.files import read_text
+from midwatch.config.specs import (
+    AgentSpec,
+    BudgetSpec,
+    Escalation,
+    GateRule,
+    GateWhen,
+    GovernorSpec,
+    Grant,
+    ImportSpec,
+    Limits,
+    McpSpec,
+    SandboxLimits,
+    SandboxSpec,
+    ScheduleSpec,
+    SourceSpec,
+    TeamSpec,
+)
+from midwatch.errors import Problem
+from midwatch.records.spend import UNITS
+
+__all__ = ["Parts", "build"]
+
+_V = TypeVar("_V")
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything of a `Fleet` that needs no preset. Each attribute as `Fleet` names it."""
+
+    name: str
+    presets: Mapping[str, str | Mapping[str, str]]
+    tools: tuple[str, ...]
+    mcp: Mapping[str, McpSpec]
+    agents: Mapping[str, AgentSpec]
+    graph: TeamSpec | ImportSpec
+    verticals: Mapping[str, tuple[str, ...]]
+    budgets: Mapping[str, BudgetSpec]
+    sources: Mapping[str, SourceSpec]
+    grants: tuple[Grant, ...]
+    gates: tuple[GateRule, ...]
+    sandbox: SandboxSpec
+    schedules: tuple[ScheduleSpec, ...]
+    governor: GovernorSpec
+    require_guarded: bool
+
+
+def build(draft: Draft, *, base: Path) -> tuple[Parts, list[Problem]]:
+    """Turn the file's blocks into specs, reading each prompt."""
+    file = draft.file
+    problems: list[Problem] = []
+    agents = {name: _agent(draft, base, name, agent, problems) for name, agent in file.agents.items()}
+    governor = file.governor
+    parts = Parts(
+        name=file.fleet,
+        presets=_frozen({name: _frozen(to) if isinstance(to, dict) else to for name, to in file.presets.items()}),
+        tools=file.tools,
+        mcp=_frozen({name: McpSpec(name, mcp.command, mcp.url, mcp.digest, mcp.env) for name, mcp in file.mcp.items()}),
+        agents=_frozen(agents),
+        graph=_graph(file.graph),
+        verticals=_frozen(file.verticals),
+        budgets=_frozen({scope: _budget(scope, budget) for scope, budget in file.budgets.items()}),
+        sources=_frozen(
+            {
+                pattern: SourceSpec(pattern, source.trust, source.readers, source.writers)
+                for pattern, source in file.sources.items()
+            }
+        ),
+        grants=tuple(_grant(grant) for grant in file.grants),
+        gates=tuple(_gate(gate) for gate in file.gates),
+        sandbox=_sandbox(file.sandbox) or SandboxSpec(),
+        schedules=tuple(ScheduleSpec(item.name, item.cron, _frozen(item.input)) for item in file.schedules),
+        governor=GovernorSpec() if governor is None else GovernorSpec(governor.mode, governor.stale_after),
+        require_guarded=file.require_guarded,
+    )
+    return parts, problems
+
+
+def _agent(draft: Draft, base: Path, name: str, agent: AgentFile, problems: list[Problem]) -> AgentSpec:
+    path, prompt = None, agent.prompt_text or ""
+    if agent.prompt is not None:
+        found = read_text(base, agent.prompt)
+        path, prompt = found.path, found.text
+        if found.reason is not None:
+            place = ("agents", name, "prompt")
+            problems.append(draft.problem(place, f"the prompt `{agent.prompt}` {found.reason}", found.code))
+    return AgentSpec(
+        name=name,
+        role=agent.role,
+        route=agent.route,
+        prompt_path=path,
+        prompt=prompt,
+        tools=agent.tools,
+        limits=_limits(agent.limits),
+        sandbox=_sandbox(agent.sandbox),
+    )
+
+
+def _limits(limits: LimitsFile | None) -> Limits:
+    if limits is None:
+        return Limits()
+    return Limits(limits.steps, limits.tokens, limits.cost, limits.tool_calls, limits.wall)
+
+
+def _sandbox(sandbox: SandboxFile | None) -> SandboxSpec | None:
+    if sandbox is None:
+        return None
+    limits = sandbox.limits
+    bounds = (
+        SandboxLimits()
+        if limits is None
+        else SandboxLimits(limits.memory, limits.cpu, limits.processes, limits.open_files, limits.file_size)
+    )
+    return SandboxSpec(sandbox.backend, sandbox.because or "", bounds)
+
+
+def _graph(graph: GraphFile) -> TeamSpec | ImportSpec:
+    if graph.team is not None:
+        return TeamSpec(graph.team.ceo, graph.team.specialists, graph.team.synthesis)
+    module, _, attr = (graph.import_ or "").partition(":")
+    return ImportSpec(module, attr)
+
+
+def _budget(scope: str, budget: BudgetFile) -> BudgetSpec:
+    caps = {unit: getattr(budget, unit) for unit in UNITS if getattr(budget, unit) is not None}
+    others = {unit: cap for unit in ("processes", "concurrency") if (cap := getattr(budget, unit)) is not None}
+    return BudgetSpec(scope, _frozen(caps), budget.per, _frozen(others), budget.degrade, budget.shadow)
+
+
+def _grant(grant: GrantFile) -> Grant:
+    return Grant(grant.who, grant.may, _frozen(grant.where), grant.if_)
+
+
+def _gate(gate: GateFile) -> GateRule:
+    escalate = gate.escalate
+    return GateRule(
+        when=_when(gate.when),
+        ask=gate.ask,
+        timeout_us=gate.timeout,
+        quorum=gate.quorum,
+        four_eyes=gate.four_eyes,
+        channels=gate.channels,
+        escalate=None if escalate is None else Escalation(escalate.after, escalate.to),
+    )
+
+
+def _when(when: WhenFile) -> GateWhen:
+    return GateWhen(
+        effect=when.effect,
+        tool=when.tool,
+        agent=tuple(name.removeprefix("agent:") for name in when.agent),
+        keywords=when.keywords,
+        label=when.label,
+        role=_frozen(dict(when.role)),
+        cost=when.cost,
+        reversible=when.reversible,
+    )
+
+
+def _frozen(value: Mapping[Any, _V]) -> Mapping[Any, _V]:
+    return MappingProxyType(dict(value))

@@ -1,0 +1,256 @@
+"""Cross-checks: what no single block of a fleet file can know about itself.
+
+In:   the draft, and the aliases that exist. Out: problems: dangling names, wrong roles, doubles, missing shapes.
+May import: `draft`, `file_model`, `files`, `routing`, `specs`, `yaml_source`; errors. Must not know: tools (the wiring
+checks globs against the tools that exist), prices.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Final, TypeVar
+
+from midwatch.config.draft import Draft
+from midwatch.config.file_model import AgentFile, SandboxFile
+from midwatch.config.files import locate
+from midwatch.config.routing import aliases
+from midwatch.config.yaml_source import Place
+from midwatch.errors import Problem
+from midwatch.records.spend import UNITS
+
+__all__ = ["IMPORT_PATTERN", "RESERVED_SCOPES", "cross_check", "is_glob"]
+
+RESERVED_SCOPES: Final = ("fleet", "run")
+IMPORT_PATTERN: Final = re.compile(
+    r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*", re.ASCII
+)
+_T = TypeVar("_T")
+_BUILTIN = re.compile(r"builtin\.[a-z_]+")
+_MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
+
+
+def cross_check(draft: Draft, *, base: Path) -> list[Problem]:
+    """Check everything that takes more than one block to see, in the order of the file's blocks."""
+    checks = (
+        _names(draft),
+        _tools(draft, base),
+        _mcp(draft),
+        _agents(draft),
+        _graph(draft),
+        _verticals(draft),
+        _budgets(draft),
+        _sources(draft),
+        _grants(draft),
+        _gates(draft),
+        _sandbox(draft, ("sandbox",), draft.file.sandbox),
+        _schedules(draft),
+    )
+    return [problem for check in checks for problem in check]
+
+
+def is_glob(text: str) -> bool:
+    """Say whether a name holds a wildcard."""
+    return any(sign in text for sign in "*?[")
+
+
+def _names(draft: Draft) -> Iterator[Problem]:
+    """One scope name must mean one scope."""
+    for block in ("agents", "verticals"):
+        for name in sorted(draft.names(block) & set(RESERVED_SCOPES)):
+            message = f"`{name}` is the name of a budget scope; choose another name"
+            yield draft.problem((block, name), message, "reserved-name")
+    for name in sorted(draft.names("agents") & draft.names("verticals")):
+        message = f"`{name}` is also an agent; a vertical needs a name of its own"
+        yield draft.problem(("verticals", name), message, "duplicate-name")
+
+
+def _tools(draft: Draft, base: Path) -> Iterator[Problem]:
+    yield from _doubles(draft, ("tools",), draft.file.tools, draft.kept.get("tools"))
+    for place, spec in _entries(draft, "tools", draft.file.tools):
+        kind, _, rest = spec.partition(":")
+        if _BUILTIN.fullmatch(spec):
+            continue
+        if kind == "python" and rest.endswith(".py"):
+            found = locate(base, rest)
+            if found.reason is not None:
+                yield draft.problem(place, f"the tools file `{rest}` {found.reason}", found.code)
+        elif kind != "python" or not _MODULE.fullmatch(rest):
+            message = f"`{spec}` names no tools; write `builtin.NAME`, `python:FILE.py` or `python:MODULE`"
+            yield draft.problem(place, message, "bad-tools")
+
+
+def _mcp(draft: Draft) -> Iterator[Problem]:
+    for name, server in draft.file.mcp.items():
+        if bool(server.command) == (server.url is not None):
+            yield draft.problem(("mcp", name), f"`{name}` must have exactly one of `command` and `url`", "mcp-shape")
+
+
+def _agents(draft: Draft) -> Iterator[Problem]:
+    known = aliases(draft)
+    for name, agent in draft.file.agents.items():
+        place: Place = ("agents", name)
+        if agent.route not in known:
+            yield _dangling(draft, (*place, "route"), "route", agent.route, known)
+        if agent.role == "ceo" and agent.tools:
+            message = f"`{name}` is a CEO and has tools; a CEO plans only, give the tools to a specialist"
+            yield draft.problem((*place, "tools"), message, "ceo-with-tools")
+        yield from _prompt_shape(draft, place, name, agent)
+        yield from _doubles(draft, (*place, "tools"), agent.tools)
+        yield from _sandbox(draft, (*place, "sandbox"), agent.sandbox)
+
+
+def _prompt_shape(draft: Draft, place: Place, name: str, agent: AgentFile) -> Iterator[Problem]:
+    if agent.prompt is None and agent.prompt_text is None:
+        yield draft.problem(place, f"`{name}` has no prompt; name its file in `prompt`", "missing-prompt")
+    elif agent.prompt is not None and agent.prompt_text is not None:
+        message = f"`{name}` has both `prompt` and `prompt_text`; keep one"
+        yield draft.problem((*place, "prompt_text"), message, "two-prompts")
+    elif agent.prompt_text is not None and not agent.prompt_text.strip():
+        yield draft.problem((*place, "prompt_text"), f"the prompt of `{name}` is empty; write it", "missing-prompt")
+
+
+def _graph(draft: Draft) -> Iterator[Problem]:
+    graph = draft.file.graph
+    place: Place = ("graph", "import")
+    if graph.import_ is not None and not IMPORT_PATTERN.fullmatch(graph.import_):
+        message = f"`{graph.import_}` cannot be imported; write `module:attribute`, such as `mygraph:build`"
+        yield draft.problem(place, message, "bad-import")
+    if graph.team is None:
+        return
+    place = ("graph", "team")
+    yield from _member(draft, (*place, "ceo"), graph.team.ceo, "ceo")
+    yield from _member(draft, (*place, "synthesis"), graph.team.synthesis, "synthesis")
+    if not graph.team.specialists:
+        yield draft.problem((*place, "specialists"), "the team has no specialists; name at least one", "no-specialists")
+    yield from _doubles(draft, (*place, "specialists"), graph.team.specialists)
+    for index, name in enumerate(graph.team.specialists):
+        yield from _member(draft, (*place, "specialists", index), name, "specialist")
+
+
+def _member(draft: Draft, place: Place, name: str, role: str) -> Iterator[Problem]:
+    known = draft.names("agents")
+    if name not in known:
+        yield _dangling(draft, place, "agent", name, known)
+        return
+    agent = draft.file.agents.get(name)  # None: its own block is broken, which has been said
+    if agent is not None and agent.role != role:
+        message = f"`{name}` stands here as {role} and has the role `{agent.role}`; change one of them"
+        yield draft.problem(place, message, "wrong-role")
+
+
+def _verticals(draft: Draft) -> Iterator[Problem]:
+    known = draft.names("agents")
+    home: dict[str, str] = {}
+    for vertical, members in draft.file.verticals.items():
+        place: Place = ("verticals", vertical)
+        if not members:
+            yield draft.problem(place, f"`{vertical}` has no agents; name them, or take it away", "empty-vertical")
+        yield from _doubles(draft, place, members)
+        for index, name in enumerate(members):
+            if name not in known:
+                yield _dangling(draft, (*place, index), "agent", name, known)
+            elif home.setdefault(name, vertical) != vertical:
+                message = f"`{name}` is already in `{home[name]}`; an agent belongs to one vertical"
+                yield draft.problem((*place, index), message, "two-verticals")
+
+
+def _budgets(draft: Draft) -> Iterator[Problem]:
+    known = draft.names("agents") | draft.names("verticals") | set(RESERVED_SCOPES)
+    for scope, budget in draft.file.budgets.items():
+        place: Place = ("budgets", scope)
+        if scope not in known:
+            yield _dangling(draft, place, "scope", scope, known)
+        units = (*UNITS, "processes", "concurrency")
+        if all(getattr(budget, unit) is None for unit in units):
+            message = f"the budget of `{scope}` bounds nothing; name at least one of {', '.join(units)}"
+            yield draft.problem(place, message, "empty-budget")
+        if scope == "run" and budget.per is not None:
+            yield draft.problem((*place, "per"), "a run has no window; take `per` away", "window-of-run")
+
+
+def _sources(draft: Draft) -> Iterator[Problem]:
+    for pattern, source in draft.file.sources.items():
+        if source.trust == "full" and not source.writers:
+            message = f"`{pattern}` is trusted and names no `writers`; say who else may write there"
+            yield draft.problem(("sources", pattern), message, "trusted-without-writers")
+
+
+def _grants(draft: Draft) -> Iterator[Problem]:
+    seen: dict[str, Place] = {}
+    for place, grant in _entries(draft, "grants", draft.file.grants):
+        yield from _repeated(draft, seen, place, grant.model_dump_json(), "grant")
+        yield from _doubles(draft, (*place, "who"), grant.who)
+        yield from _doubles(draft, (*place, "may"), grant.may)
+        for index, who in enumerate(grant.who):
+            yield from _matches_agent(draft, (*place, "who", index), who.removeprefix("agent:"))
+        if not grant.where and "where" in grant.model_fields_set:
+            message = "`where` bounds no argument; name one, or take `where` away to leave them unbound"
+            yield draft.problem((*place, "where"), message, "empty-where")
+
+
+def _gates(draft: Draft) -> Iterator[Problem]:
+    seen: dict[str, Place] = {}
+    for place, gate in _entries(draft, "gates", draft.file.gates):
+        yield from _repeated(draft, seen, place, gate.model_dump_json(), "gate")
+        when = gate.when
+        if not any(value not in (None, (), {}) for value in when.model_dump().values()):
+            message = "`when` says nothing; name an effect, tool, agent or keyword that the gate is for"
+            yield draft.problem((*place, "when"), message, "empty-when")
+        for key in ("effect", "tool", "agent", "keywords"):
+            yield from _doubles(draft, (*place, "when", key), getattr(when, key))
+        for index, name in enumerate(when.agent):
+            yield from _matches_agent(draft, (*place, "when", "agent", index), name.removeprefix("agent:"))
+
+
+def _sandbox(draft: Draft, place: Place, sandbox: SandboxFile | None) -> Iterator[Problem]:
+    if sandbox is not None and sandbox.backend == "process" and sandbox.because is None:
+        message = "`process` does not isolate; say why in words, with `because`, or choose another backend"
+        yield draft.problem((*place, "backend"), message, "unexplained-sandbox")
+
+
+def _schedules(draft: Draft) -> Iterator[Problem]:
+    seen: dict[str, Place] = {}
+    for place, schedule in _entries(draft, "schedules", draft.file.schedules):
+        yield from _repeated(draft, seen, (*place, "name"), schedule.name, "schedule")
+
+
+def _matches_agent(draft: Draft, place: Place, pattern: str) -> Iterator[Problem]:
+    known = draft.names("agents")
+    if not is_glob(pattern) and pattern not in known:
+        yield _dangling(draft, place, "agent", pattern, known)
+    elif is_glob(pattern) and not any(fnmatchcase(name, pattern) for name in known):
+        yield draft.problem(place, f"`{pattern}` matches no agent; correct it, or take it away", "unknown-agent")
+
+
+def _entries(draft: Draft, block: str, entries: Sequence[_T]) -> Iterator[tuple[Place, _T]]:
+    """Give each kept entry of a list with its place in the file."""
+    kept = draft.kept.get(block)
+    for index, entry in enumerate(entries):
+        yield (block, kept[index]) if kept is not None else (block,), entry
+
+
+def _doubles(draft: Draft, place: Place, words: Iterable[str], kept: Sequence[int] | None = None) -> Iterator[Problem]:
+    seen: set[str] = set()
+    for index, word in enumerate(words):
+        if word in seen:
+            at = (*place, kept[index] if kept is not None else index)
+            yield draft.problem(at, f"`{word}` stands twice in this list; remove one of them", "duplicate-entry")
+        seen.add(word)
+
+
+def _repeated(draft: Draft, seen: dict[str, Place], place: Place, key: str, what: str) -> Iterator[Problem]:
+    if key in seen:
+        first = draft.source.where(seen[key])
+        yield draft.problem(place, f"this {what} stands already in {first}; remove one of them", "duplicate-entry")
+    seen.setdefault(key, place)
+
+
+def _dangling(draft: Draft, place: Place, what: str, name: str, known: frozenset[str] | set[str]) -> Problem:
+    near = difflib.get_close_matches(name, known, n=1)
+    listed = ", ".join(f"`{word}`" for word in sorted(known)) or "none"
+    help_ = f"did you mean `{near[0]}`?" if near else f"known: {listed}"
+    return draft.problem(place, f"there is no {what} `{name}`; {help_}", f"unknown-{what}")

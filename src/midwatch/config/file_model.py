@@ -1,0 +1,411 @@
+"""The fleet file's shape: one pydantic model for each block, with the sentences that editors and the reference show.
+
+In:   plain values from `yaml_source`. Out: validated blocks; pydantic's errors, which `draft` turns into problems.
+May import: records; pydantic; `quantities`, `specs`. Must not know: lines, files on disk, what refers to what.
+Why `null`, `[]` and absent mean the same (nothing allowed): a list that somebody has emptied must not open anything.
+One word may stand for a list of one.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
+
+from midwatch.config.quantities import (
+    DURATION_PATTERN,
+    LARGEST,
+    MONEY_PATTERN,
+    SIZE_PATTERN,
+    TOKENS_PATTERN,
+    Parser,
+    QuantityError,
+    parse_duration,
+    parse_money,
+    parse_size,
+    parse_tokens,
+)
+from midwatch.config.specs import AgentRole, Backend, Per, Protocol, Provider
+from midwatch.records.effect import EffectClass, Role
+
+__all__ = [
+    "AgentFile",
+    "BudgetFile",
+    "EscalateFile",
+    "FleetFile",
+    "GateFile",
+    "GovernorFile",
+    "GrantFile",
+    "GraphFile",
+    "LimitsFile",
+    "McpFile",
+    "PriceFile",
+    "RouteFile",
+    "SandboxFile",
+    "SandboxLimitsFile",
+    "ScheduleFile",
+    "SourceFile",
+    "TeamFile",
+    "WhenFile",
+]
+
+_NAME_PATTERN: Final = r"^[a-z][a-z0-9_-]{0,62}$"
+_GLOB_PATTERN: Final = r"^[A-Za-z0-9_.:/*?!\[\]-]{1,200}$"
+_ENV_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_]{0,127}$"
+_CRON_FIELD: Final = r"(?:\*|[0-9]{1,2}(?:-[0-9]{1,2})?)(?:/[0-9]{1,2})?"
+_CRON_PATTERN: Final = rf"^{_CRON_FIELD}(?:,{_CRON_FIELD})*(?: {_CRON_FIELD}(?:,{_CRON_FIELD})*){{4}}$"
+_MOST_WORDS: Final = 500
+
+
+def _listed(value: object) -> object:
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        return (value,)
+    if isinstance(value, list):
+        if len(value) > _MOST_WORDS:
+            raise PydanticCustomError("out-of-range", "has more than {most} entries; write less", {"most": _MOST_WORDS})
+        return tuple(value)
+    raise PydanticCustomError("wrong-type", "must be a word or a list of words")
+
+
+def _or_empty(value: object) -> object:
+    return {} if value is None else value
+
+
+def _quantity(parse: Parser, pattern: str, unit: str, *, bare: bool = False) -> tuple[BeforeValidator, WithJsonSchema]:
+    def read(value: object) -> int:
+        try:
+            return parse(value)
+        except QuantityError as failure:
+            raise PydanticCustomError("quantity", "{reason}", {"reason": str(failure)}) from failure
+
+    text = {"type": "string", "pattern": pattern, "description": unit}
+    whole = {"type": "integer", "minimum": 0, "maximum": LARGEST}
+    return BeforeValidator(read), WithJsonSchema({"anyOf": [whole, text]} if bare else text)
+
+
+def _words_schema(pattern: str | None = None, words: tuple[str, ...] | None = None) -> WithJsonSchema:
+    item: dict[str, Any] = {"type": "string"}
+    if pattern is not None:
+        item["pattern"] = pattern
+    if words is not None:
+        item["enum"] = list(words)
+    return WithJsonSchema({"anyOf": [item, {"type": "array", "items": item}, {"type": "null"}]})
+
+
+Duration = Annotated[int, *_quantity(parse_duration, DURATION_PATTERN, "duration")]
+Money = Annotated[int, *_quantity(parse_money, MONEY_PATTERN, "money")]
+Size = Annotated[int, *_quantity(parse_size, SIZE_PATTERN, "size")]
+Tokens = Annotated[int, *_quantity(parse_tokens, TOKENS_PATTERN, "tokens", bare=True)]
+Span = Annotated[Duration, Field(gt=0)]
+Count = Annotated[int, Field(ge=0, le=10**9)]
+
+Name = Annotated[str, StringConstraints(pattern=_NAME_PATTERN)]
+Argument = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,127}$")]
+EnvName = Annotated[str, StringConstraints(pattern=_ENV_PATTERN)]
+Line = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"^\S(?:[^\n]*\S)?$")]
+Glob = Annotated[str, StringConstraints(pattern=_GLOB_PATTERN)]
+Names = Annotated[tuple[Name, ...], BeforeValidator(_listed), _words_schema(_NAME_PATTERN)]
+Globs = Annotated[tuple[Glob, ...], BeforeValidator(_listed), _words_schema(_GLOB_PATTERN)]
+Lines = Annotated[tuple[Line, ...], BeforeValidator(_listed), _words_schema()]
+EnvNames = Annotated[tuple[EnvName, ...], BeforeValidator(_listed), _words_schema(_ENV_PATTERN)]
+_WHO_PATTERN: Final = r"^agent:[a-z0-9_*?!\[\]-]{1,100}$"
+Who = Annotated[
+    tuple[Annotated[str, StringConstraints(pattern=_WHO_PATTERN)], ...],
+    BeforeValidator(_listed),
+    _words_schema(_WHO_PATTERN),
+]
+Effects = Annotated[
+    tuple[EffectClass, ...],
+    BeforeValidator(_listed),
+    _words_schema(words=("pure", "read", "write", "destructive", "grants_authority")),
+]
+Roles = Annotated[
+    tuple[Role, ...],
+    BeforeValidator(_listed),
+    _words_schema(words=("target", "command", "credential", "selector", "quantity", "content", "control")),
+]
+
+
+class _Block(BaseModel):
+    # `hide_input_in_errors`: what a `${env:…}` became must not appear in a message.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+class PriceFile(_Block):
+    """The fleet's own price of a model that the price list does not know, in dollars per million tokens."""
+
+    input_per_mtok: Money = Field(description='Price of a million input tokens, such as `"$0.25"`.')
+    cached_input_per_mtok: Money | None = Field(
+        None, description="Price of a million input tokens that the provider had cached; the input price unless given."
+    )
+    output_per_mtok: Money = Field(description="Price of a million output tokens.")
+
+
+class RouteFile(_Block):
+    """Where an alias leads: a provider and one of its models."""
+
+    provider: Provider = Field(
+        description="`openai` for OpenAI and every server that speaks its chat API, `anthropic`, or `scripted`: "
+        "answers from a scenario file, over a real connection."
+    )
+    model: Line | None = Field(
+        None, description="The provider's name of the model. Required, except for `scripted`. May hold `${env:NAME}`."
+    )
+    base_url: Line | None = Field(
+        None,
+        description="Address of an OpenAI-compatible server; the provider's own unless given. May hold `${env:NAME}`.",
+    )
+    api_key_env: EnvName | None = Field(
+        None,
+        description="Name of the environment variable that holds the key. The provider's usual one unless given; none "
+        "is sent to a `base_url` unless it is named here.",
+    )
+    max_output: Annotated[Tokens, Field(gt=0)] = Field(4096, description="Most tokens of one answer.")
+    context: Annotated[Tokens, Field(gt=0)] | None = Field(None, description="Tokens that the model can take in.")
+    price: PriceFile | None = Field(None, description="The fleet's own price. An unpriced model is refused.")
+    protocol: Protocol = Field(
+        "native", description="`constrained` for a model without tool calls of its own: it answers with one JSON value."
+    )
+    scenario: Line | None = Field(None, description="File of the scripted provider, below the fleet file's folder.")
+    retries: Annotated[int, Field(ge=0, le=10)] = Field(
+        2, description="Further attempts after a failure that may pass."
+    )
+    timeout: Span = Field(120_000_000, description="Longest time of one call.", json_schema_extra={"default": "120s"})
+
+
+class McpFile(_Block):
+    """A server of tools, started by `command` or reached at `url`."""
+
+    command: Lines = Field((), description="Program and arguments.")
+    url: Line | None = Field(None, description="Address, instead of `command`.")
+    digest: Line | None = Field(None, description="Digest that its tools were pinned with.")
+    env: EnvNames = Field((), description="Names of environment variables that it is given.")
+
+
+class LimitsFile(_Block):
+    """What one agent may use within one run."""
+
+    steps: Count | None = Field(None, description="Turns of thinking.")
+    tokens: Tokens | None = Field(None, description="Tokens in and out.")
+    cost: Money | None = Field(None, description="Money.")
+    tool_calls: Count | None = Field(None, description="Tool calls.")
+    wall: Duration | None = Field(None, description="Time from its first step on.")
+
+
+class SandboxLimitsFile(_Block):
+    """Bounds of one sandboxed process tree; the backend's own default where absent."""
+
+    memory: Size | None = Field(None, description="Address space.")
+    cpu: Span | None = Field(None, description="Processor time.")
+    processes: Count | None = Field(None, description="Processes.")
+    open_files: Count | None = Field(None, description="Open files.")
+    file_size: Size | None = Field(None, description="Largest file that may be written.")
+
+
+class SandboxFile(_Block):
+    """Where tools act. Absent: no tool may act in a sandbox."""
+
+    backend: Backend = Field(description="What holds the tools. `process` bounds them and does not isolate them.")
+    because: Line | None = Field(
+        None, description="Why no isolation is good enough here, in your words. Required for `process`."
+    )
+    limits: SandboxLimitsFile | None = Field(None, description="Bounds of one process tree.")
+
+
+class AgentFile(_Block):
+    """One agent: a role, a route, a prompt, and the tools it may see."""
+
+    role: AgentRole = Field(
+        description="`ceo` plans and has no tools, `specialist` works, `synthesis` writes the result."
+    )
+    route: Line = Field(description="Alias of a route.")
+    prompt: Line | None = Field(None, description="File of its prompt, below the fleet file's folder.")
+    prompt_text: Annotated[str, StringConstraints(min_length=1, max_length=262_144)] | None = Field(
+        None, description="The prompt itself, instead of `prompt`."
+    )
+    tools: Globs = Field(
+        (), description="Tools it is shown: names or globs, such as `host.*`. Grants decide what it may do."
+    )
+    limits: LimitsFile | None = Field(None, description="What it may use within one run.")
+    sandbox: SandboxFile | None = Field(None, description="Its own sandbox, instead of the fleet's.")
+
+
+class TeamFile(_Block):
+    """The ready-made graph: plan, parallel work, synthesis."""
+
+    ceo: Name = Field(description="Agent that plans.")
+    specialists: Names = Field(description="Agents that work, in parallel.")
+    synthesis: Name = Field(description="Agent that writes the result.")
+
+
+class GraphFile(_Block):
+    """How the agents are put together: exactly one of `team` and `import`."""
+
+    team: TeamFile | None = Field(None, description="The ready-made graph.")
+    import_: Line | None = Field(
+        None,
+        alias="import",
+        description="A graph made in Python: `module:attribute`, importable from the file's folder.",
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> GraphFile:
+        if (self.team is None) == (self.import_ is None):
+            raise PydanticCustomError("graph-shape", "must have exactly one of `team` and `import`")
+        return self
+
+
+class BudgetFile(_Block):
+    """The caps of one scope. A cap is never overshot."""
+
+    cost: Money | None = Field(None, description="Money.")
+    tokens: Tokens | None = Field(None, description="Tokens in and out.")
+    tool_calls: Count | None = Field(None, description="Tool calls.")
+    steps: Count | None = Field(None, description="Steps of agents.")
+    wall: Duration | None = Field(None, description="Time from the start on.")
+    working: Duration | None = Field(None, description="Time at work, pauses left out.")
+    processes: Count | None = Field(None, description="Processes at once.")
+    concurrency: Count | None = Field(None, description="Runs or agents at once.")
+    per: Per | None = Field(None, description="Window after which the caps begin anew. Not for `run`.")
+    degrade: Line | None = Field(None, description="Route to change to when the cap comes near.")
+    shadow: bool = Field(False, description="Count only, stop nothing.")
+
+
+class SourceFile(_Block):
+    """How far facts from a source are trusted."""
+
+    trust: Literal["none", "full"] = Field("none", description="Whether what it says may steer an action.")
+    readers: Lines = Field((), description="Who may read what it says: `everyone`, `requester`, or names.")
+    writers: Lines = Field((), description="Who else writes there. Required when trusted.")
+
+
+class GrantFile(_Block):
+    """Who may do what. What no grant allows is denied."""
+
+    who: Who = Field(description="`agent:NAME`, where the name may be a glob.")
+    may: Globs = Field(description="Tools: names or globs.")
+    where: dict[Argument, Lines] = Field(
+        {}, description="Bounds of arguments: globs, one of which the argument's value must match. Absent: no bound."
+    )
+    if_: Line | None = Field(None, alias="if", description="Condition in CEL.")
+
+
+class WhenFile(_Block):
+    """When a gate applies: each key must match, within a key one word is enough."""
+
+    effect: Effects = Field((), description="Effect classes of the tool.")
+    tool: Globs = Field((), description="Tools: names or globs.")
+    agent: Globs = Field((), description="Agents: names or globs.")
+    keywords: Lines = Field((), description="Words in the tool's name or in its arguments.")
+    label: Lines = Field((), description="Labels of arguments.")
+    role: Annotated[dict[Role, Lines], BeforeValidator(_or_empty)] = Field(
+        {}, description="Patterns of arguments, by their role."
+    )
+    cost: Money | None = Field(None, description="Actions that may cost at least this.")
+    reversible: bool | None = Field(None, description="Whether the tool can be undone.")
+
+
+class EscalateFile(_Block):
+    """Whom to ask when nobody has answered."""
+
+    after: Span = Field(description="Time without an answer.")
+    to: Name = Field(description="Role to ask then.")
+
+
+class GateFile(_Block):
+    """A rule: which actions wait for a person."""
+
+    when: WhenFile = Field(description="Which actions.")
+    ask: Name = Field(description="Role of the person who may answer.")
+    timeout: Span = Field(
+        900_000_000, description="After this time the answer is no.", json_schema_extra={"default": "15m"}
+    )
+    quorum: Annotated[int, Field(ge=1, le=100)] = Field(1, description="How many must say yes.")
+    four_eyes: bool = Field(False, description="Whoever asked for the run may not answer.")
+    channels: Lines = Field((), description="Where the question is also shown.")
+    escalate: EscalateFile | None = Field(None, description="Whom to ask when nobody has answered.")
+
+
+class ScheduleFile(_Block):
+    """A run that begins by itself."""
+
+    name: Name = Field(description="Its name.")
+    cron: Annotated[str, StringConstraints(pattern=_CRON_PATTERN)] = Field(description="Five fields, UTC.")
+    input: Annotated[dict[str, Any], BeforeValidator(_or_empty)] = Field({}, description="The run's input.")
+
+
+class GovernorFile(_Block):
+    """The watch outside the runs."""
+
+    mode: Literal["child", "daemon", "cron"] = Field("child", description="How it is started.")
+    stale_after: Span = Field(
+        30_000_000,
+        description="Without its heartbeat for this long, no effect begins.",
+        json_schema_extra={"default": "30s"},
+    )
+
+
+def _presets_schema() -> WithJsonSchema:
+    target = {"type": "string", "minLength": 1}
+    return WithJsonSchema(
+        {
+            "type": ["object", "null"],
+            "additionalProperties": {"anyOf": [target, {"type": "object", "additionalProperties": target}]},
+        }
+    )
+
+
+def _preset(value: object) -> object:
+    if isinstance(value, str) and value:
+        return value
+    if isinstance(value, dict) and all(isinstance(target, str) and target for target in value.values()):
+        return value
+    raise PydanticCustomError("wrong-type", "must be a route, or a mapping from aliases to routes")
+
+
+def _tools_schema() -> WithJsonSchema:
+    return _words_schema(r"^(?:builtin\.[a-z_]+|python:.+)$")
+
+
+Preset = Annotated[Any, BeforeValidator(_preset)]
+
+
+class FleetFile(_Block):
+    """A fleet: what agents exist, what they may do, what they may use, and who is asked."""
+
+    midwatch: Literal[1] = Field(description="Version of this format.")
+    fleet: Name = Field(description="The fleet's name.")
+    presets: Annotated[dict[Name, Preset], BeforeValidator(_or_empty), _presets_schema()] = Field(
+        {},
+        description="Choices of models. A word sends every alias to that route; a mapping sends an alias to a route or "
+        "to `provider/model`. Chosen by `--preset`, else by `MIDWATCH_PRESET`, else `default`.",
+    )
+    routes: Annotated[dict[Name, RouteFile], BeforeValidator(_or_empty)] = Field({}, description="Models, by alias.")
+    tools: Annotated[tuple[Line, ...], BeforeValidator(_listed), _tools_schema()] = Field(
+        (), description="Where tools come from: `builtin.NAME`, `python:FILE.py` or `python:MODULE`."
+    )
+    mcp: Annotated[dict[Name, McpFile], BeforeValidator(_or_empty)] = Field(
+        {}, description="Servers of tools, by name."
+    )
+    agents: Annotated[dict[Name, AgentFile], BeforeValidator(_or_empty)] = Field({}, description="Agents, by name.")
+    graph: GraphFile = Field(description="How the agents are put together.")
+    verticals: Annotated[dict[Name, Names], BeforeValidator(_or_empty)] = Field(
+        {}, description="Groups of agents with a common budget."
+    )
+    budgets: Annotated[dict[Name, BudgetFile], BeforeValidator(_or_empty)] = Field(
+        {}, description="Caps, by scope: `fleet`, `run`, a vertical or an agent."
+    )
+    sources: Annotated[dict[Line, SourceFile], BeforeValidator(_or_empty)] = Field(
+        {}, description="Trust in what tools bring in, by pattern, such as `tool:web.*`."
+    )
+    grants: Annotated[tuple[GrantFile, ...], BeforeValidator(_listed)] = Field((), description="Who may do what.")
+    gates: Annotated[tuple[GateFile, ...], BeforeValidator(_listed)] = Field((), description="What waits for a person.")
+    sandbox: SandboxFile | None = Field(None, description="Where tools act.")
+    schedules: Annotated[tuple[ScheduleFile, ...], BeforeValidator(_listed)] = Field(
+        (), description="Runs that begin by themselves."
+    )
+    governor: GovernorFile | None = Field(None, description="The watch outside the runs.")
+    require_guarded: bool = Field(False, description="Refuse a graph with nodes whose effects are not governed.")

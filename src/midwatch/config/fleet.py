@@ -1,0 +1,249 @@
+"""Fleet: one file that declares agents, what they may do, what they may use, and who is asked.
+
+In:   a path, a text or a mapping; the preset asked for; the environment. All passed in.
+Out:  `Fleet`, frozen and complete, or `InvalidFleet` with every problem and its line.
+May import: the rest of this room, records, errors. Must not know: tools, prices, the store, who runs it.
+Why the digest covers what the file means, not its bytes: a comment changes nothing; a prompt in another file does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+import rfc8785
+
+from midwatch.config.build import Parts, build
+from midwatch.config.crosscheck import cross_check
+from midwatch.config.draft import draft
+from midwatch.config.routing import route
+from midwatch.config.specs import (
+    AgentSpec,
+    BudgetSpec,
+    Escalation,
+    GateRule,
+    GateWhen,
+    GovernorSpec,
+    Grant,
+    ImportSpec,
+    Limits,
+    McpSpec,
+    PriceSpec,
+    RouteSpec,
+    SandboxLimits,
+    SandboxSpec,
+    ScheduleSpec,
+    SourceSpec,
+    TeamSpec,
+)
+from midwatch.config.yaml_source import Source, from_python, read_file, read_yaml
+from midwatch.errors import InvalidFleet, Problem
+
+__all__ = [
+    "FILE_NAME",
+    "AgentSpec",
+    "BudgetSpec",
+    "Escalation",
+    "Fleet",
+    "GateRule",
+    "GateWhen",
+    "GovernorSpec",
+    "Grant",
+    "ImportSpec",
+    "Limits",
+    "McpSpec",
+    "PriceSpec",
+    "RouteSpec",
+    "SandboxLimits",
+    "SandboxSpec",
+    "ScheduleSpec",
+    "SourceSpec",
+    "TeamSpec",
+]
+
+FILE_NAME: Final = "fleet.yaml"
+"""What a folder is expected to hold when it is named instead of a file."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fleet:
+    """What one fleet file declares, under one preset. Two fleets are the same when their `digest` is.
+
+    Attributes:
+        name: the fleet's own name.
+        path: the file, absolute; None when it was given as text or mapping.
+        base: folder below which prompts, scenarios and tools are looked for; absolute.
+        text: the file's text as read.
+        digest: hex SHA-256 of the canonical JSON (RFC 8785) of what the fleet means: the routes that agents use as
+            resolved, prompts in full, tool specifications; without comments, unused routes, and where the folder is.
+        policy_digest: the same over grants, gates, budgets, sandboxes, sources, tools.
+        preset: the one chosen, or None when the file has none.
+        presets: as written.
+        routes: by alias, as the preset resolves them.
+        source: values and lines, for problems that other rooms find; see `where`.
+    """
+
+    name: str
+    path: Path | None
+    base: Path
+    text: str = field(repr=False)
+    digest: str
+    policy_digest: str
+    preset: str | None
+    presets: Mapping[str, str | Mapping[str, str]]
+    routes: Mapping[str, RouteSpec]
+    tools: tuple[str, ...]
+    mcp: Mapping[str, McpSpec]
+    agents: Mapping[str, AgentSpec] = field(repr=False)
+    graph: TeamSpec | ImportSpec
+    verticals: Mapping[str, tuple[str, ...]]
+    budgets: Mapping[str, BudgetSpec]
+    sources: Mapping[str, SourceSpec]
+    grants: tuple[Grant, ...]
+    gates: tuple[GateRule, ...]
+    sandbox: SandboxSpec
+    schedules: tuple[ScheduleSpec, ...]
+    governor: GovernorSpec
+    require_guarded: bool
+    source: Source = field(repr=False)
+
+    @classmethod
+    def load(cls, path: Path | str, *, preset: str | None = None, environ: Mapping[str, str]) -> Fleet:
+        """Load a file, or the `fleet.yaml` of a folder.
+
+        Args:
+            preset: choice of models; else the variable `MIDWATCH_PRESET`, else `default`.
+            environ: where `${env:NAME}` and `MIDWATCH_PRESET` are looked up; nothing else is read from it.
+
+        Raises:
+            InvalidFleet: every problem, each with `file:line`; the user corrects the file.
+        """
+        file = Path(path)
+        try:
+            if file.is_dir() and (file / FILE_NAME).exists():
+                file = file / FILE_NAME
+        except (OSError, ValueError) as failure:  # a name too long, or with a null character
+            raise InvalidFleet((Problem("", "the name of the fleet file cannot be used", "unreadable"),)) from failure
+        source = read_yaml(read_file(file), str(file))
+        return _assemble(source, path=file.absolute(), base=file.absolute().parent, preset=preset, environ=environ)
+
+    @classmethod
+    def from_text(
+        cls,
+        text: str,
+        *,
+        base: Path,
+        name: str = "<fleet>",
+        preset: str | None = None,
+        environ: Mapping[str, str] = MappingProxyType({}),
+    ) -> Fleet:
+        """Load YAML text; `base` is the folder that its files lie below, `name` what problems are reported under.
+
+        Raises:
+            InvalidFleet: as `load`.
+        """
+        return _assemble(read_yaml(text, name), path=None, base=base.absolute(), preset=preset, environ=environ)
+
+    @classmethod
+    def from_mapping(
+        cls,
+        mapping: Mapping[str, Any],
+        *,
+        base: Path,
+        name: str = "<fleet>",
+        preset: str | None = None,
+        environ: Mapping[str, str] = MappingProxyType({}),
+    ) -> Fleet:
+        """Load what a fleet file would say, from Python: the same keys, quantities as text (`"10m"`, `"$0.25"`).
+
+        Raises:
+            InvalidFleet: as `load`, with the place (`agents.ceo.route`) for a line.
+        """
+        source = from_python(mapping, name)
+        return _assemble(source, path=None, base=base.absolute(), preset=preset, environ=environ)
+
+    def where(self, *place: str | int) -> str:
+        """Give `file:line` of a place, such as `where("agents", "ceo", "tools")`, or of what encloses it."""
+        return self.source.where(place)
+
+    def route_of(self, agent: str) -> RouteSpec:
+        """Give the route of an agent. KeyError for an unknown agent: a mistake of the caller."""
+        return self.routes[self.agents[agent].route]
+
+    def sandbox_of(self, agent: str) -> SandboxSpec:
+        """Give the sandbox that an agent's tools act in: its own, else the fleet's."""
+        return self.agents[agent].sandbox or self.sandbox
+
+    def vertical_of(self, agent: str) -> str | None:
+        """Give the vertical of an agent, or None."""
+        return next((name for name, members in self.verticals.items() if agent in members), None)
+
+
+def _assemble(
+    source: Source, *, path: Path | None, base: Path, preset: str | None, environ: Mapping[str, str]
+) -> Fleet:
+    found = draft(source)
+    routing = route(found, base=base, asked=preset, environ=environ)
+    parts, unread = build(found, base=base)
+    problems = [*found.problems, *routing.problems, *cross_check(found, base=base), *unread]
+    if problems:
+        raise InvalidFleet(_sorted(problems))
+    used = {agent.route for agent in parts.agents.values()}
+    policy = {
+        "agent_sandboxes": {name: agent.sandbox for name, agent in parts.agents.items()},
+        "budgets": parts.budgets,
+        "gates": parts.gates,
+        "grants": parts.grants,
+        "sandbox": parts.sandbox,
+        "sources": parts.sources,
+        "tools": parts.tools,
+    }
+    meaning = {
+        **{item.name: getattr(parts, item.name) for item in dataclasses.fields(Parts)},
+        "midwatch": found.file.midwatch,
+        "routes": {alias: spec for alias, spec in routing.routes.items() if alias in used},
+    }
+    return Fleet(
+        path=path,
+        base=base,
+        text=source.text,
+        digest=_digest(meaning, base),
+        policy_digest=_digest(policy, base),
+        preset=routing.preset,
+        routes=MappingProxyType(dict(routing.routes)),
+        source=source,
+        **{item.name: getattr(parts, item.name) for item in dataclasses.fields(Parts)},
+    )
+
+
+def _sorted(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """In the order of the file, each once."""
+
+    def place(problem: Problem) -> tuple[str, int]:
+        file, _, line = problem.where.rpartition(":")
+        return (file, int(line)) if line.isdigit() else (problem.where, 0)
+
+    return tuple(sorted(dict.fromkeys(problems), key=place))
+
+
+def _digest(value: object, base: Path) -> str:
+    return hashlib.sha256(rfc8785.dumps(_plain(value, base))).hexdigest()
+
+
+def _plain(value: object, base: Path) -> Any:
+    """Turn specs into JSON. Paths become relative to `base`, so that the same folder elsewhere has the same digest."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: _plain(getattr(value, item.name), base) for item in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(child, base) for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(child, base) for child in value]
+    if isinstance(value, Path):
+        root = base.resolve()
+        return value.relative_to(root).as_posix() if value.is_relative_to(root) else str(value)
+    return value

@@ -1,0 +1,305 @@
+"""Specs: what a fleet file means, as frozen facts.
+
+In:   nothing. Out: the types of `Fleet`'s attributes: routes, agents, graph, budgets, grants, gates and the rest.
+May import: records; the standard library. Must not know: YAML, pydantic, lines, files.
+Units everywhere: money in micro-dollars, time in microseconds, sizes in bytes; all whole numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+
+from midwatch.records.effect import EffectClass
+from midwatch.records.spend import Unit
+
+__all__ = [
+    "AGENT_ROLES",
+    "AgentRole",
+    "AgentSpec",
+    "Backend",
+    "BudgetSpec",
+    "Escalation",
+    "GateRule",
+    "GateWhen",
+    "GovernorSpec",
+    "Grant",
+    "ImportSpec",
+    "Limits",
+    "McpSpec",
+    "Per",
+    "PriceSpec",
+    "Protocol",
+    "Provider",
+    "RouteSpec",
+    "SandboxLimits",
+    "SandboxSpec",
+    "ScheduleSpec",
+    "SourceSpec",
+    "TeamSpec",
+]
+
+Provider = Literal["openai", "anthropic", "scripted"]
+Protocol = Literal["native", "constrained"]
+"""How a model asks for tools: its own tool calls, or one constrained JSON answer."""
+
+AgentRole = Literal["ceo", "specialist", "synthesis"]
+AGENT_ROLES: Final[tuple[AgentRole, ...]] = get_args(AgentRole)
+Backend = Literal["process", "bubblewrap", "docker", "gvisor"]
+Per = Literal["hour", "day", "month"]
+
+
+@dataclass(frozen=True, slots=True)
+class PriceSpec:
+    """The fleet's own price of a model, in micro-dollars per million tokens. `cached_input` is `input` unless given."""
+
+    input: int
+    cached_input: int
+    output: int
+
+
+@dataclass(frozen=True, slots=True)
+class RouteSpec:
+    """Where an alias leads under the chosen preset.
+
+    Attributes:
+        alias: what agents write.
+        target: the route, or the `provider/model`, that the preset made of it; `alias` itself without a preset.
+        base_url: of an OpenAI-compatible server; None for the provider's own.
+        api_key_env: name of the variable that holds the key; None when none is sent.
+        max_output: tokens a call may answer with, before any budget lowers it.
+        context: tokens the model can take in, or None when not declared.
+        price: the fleet's own price, or None: the price list's.
+        scenario: of the scripted provider, absolute; None for the others.
+        retries: further attempts after a retryable failure, each reserved anew.
+        timeout_us: for one call.
+        missing_env: variables that the route asks for and the environment lacks; empty for a route that an agent uses.
+    """
+
+    alias: str
+    target: str
+    provider: Provider
+    model: str
+    base_url: str | None = None
+    api_key_env: str | None = None
+    max_output: int = 4096
+    context: int | None = None
+    price: PriceSpec | None = None
+    protocol: Protocol = "native"
+    scenario: Path | None = None
+    retries: int = 2
+    timeout_us: int = 120_000_000
+    missing_env: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class McpSpec:
+    """A server of tools. Exactly one of `command` (argv, not empty) and `url`; `env` names variables it is given."""
+
+    name: str
+    command: tuple[str, ...]
+    url: str | None
+    digest: str | None
+    env: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one agent may use within one run; None is no bound of its own (those around it still hold)."""
+
+    steps: int | None = None
+    tokens: int | None = None
+    cost: int | None = None
+    tool_calls: int | None = None
+    wall: int | None = None
+
+    def amounts(self) -> dict[Unit, int]:
+        """Give the bounds that are set, by unit."""
+        named: dict[Unit, int | None] = {
+            "cost": self.cost,
+            "tokens": self.tokens,
+            "tool_calls": self.tool_calls,
+            "steps": self.steps,
+            "wall": self.wall,
+        }
+        return {unit: amount for unit, amount in named.items() if amount is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxLimits:
+    """Bounds of one sandboxed process tree; None leaves the backend's own default.
+
+    Attributes:
+        memory: address space, bytes. file_size: largest file it may write, bytes.
+        cpu_us: processor time. processes, open_files: counts.
+    """
+
+    memory: int | None = None
+    cpu_us: int | None = None
+    processes: int | None = None
+    open_files: int | None = None
+    file_size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxSpec:
+    """Where tools act. `backend` None (nothing declared) means: no tool may act in a sandbox.
+
+    Attributes:
+        because: why a backend that does not isolate is good enough here, in the operator's words.
+    """
+
+    backend: Backend | None = None
+    because: str = ""
+    limits: SandboxLimits = SandboxLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSpec:
+    """One agent.
+
+    Attributes:
+        route: alias, a key of `Fleet.routes`.
+        prompt_path: absolute; None when the prompt stands in the file itself.
+        prompt: its text, as read when the fleet was loaded.
+        tools: names or globs, such as `host.*`; empty means none.
+        sandbox: its own, or None: the fleet's.
+    """
+
+    name: str
+    role: AgentRole
+    route: str
+    prompt_path: Path | None
+    prompt: str
+    tools: tuple[str, ...] = ()
+    limits: Limits = Limits()
+    sandbox: SandboxSpec | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TeamSpec:
+    """The ready-made pattern: the CEO plans, specialists work in parallel, synthesis writes. Names of agents."""
+
+    ceo: str
+    specialists: tuple[str, ...]
+    synthesis: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImportSpec:
+    """A graph made in Python: `attr` of `module`, importable from the fleet file's folder."""
+
+    module: str
+    attr: str
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetSpec:
+    """The caps of one scope.
+
+    Attributes:
+        scope: `fleet`, `run`, a vertical or an agent.
+        caps: by unit, each >= 0; never empty.
+        per: window after which the caps begin anew; None: never (for `run` and agents, a run).
+        others: caps in units that this version does not count: `processes`, `concurrency`.
+        degrade: what to do when the cap comes near; shadow: count, do not stop. Both refused at run
+            time in this version.
+    """
+
+    scope: str
+    caps: Mapping[Unit, int]
+    per: Per | None = None
+    others: Mapping[str, int] = field(default_factory=dict)
+    degrade: str | None = None
+    shadow: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSpec:
+    """How far facts from a source are trusted, who may read them, who else writes there."""
+
+    pattern: str
+    trust: Literal["none", "full"]
+    readers: tuple[str, ...]
+    writers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Agents that match any of `who` may call tools that match any of `may`.
+
+    Attributes:
+        who: `agent:NAME`, where the name may be a glob.
+        where: per argument, globs one of which its value must match; an empty tuple matches nothing. No key, no bound.
+        condition: CEL; refused at run time in this version.
+    """
+
+    who: tuple[str, ...]
+    may: tuple[str, ...]
+    where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    condition: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GateWhen:
+    """When a gate rule applies: every field that is not empty must match; within a field one word is enough.
+
+    Attributes:
+        effect: effect classes of the tool. tool, agent: name globs.
+        keywords: words in the tool's name or in its arguments, compared without case.
+        label, role: argument labels and roles; cost: micro-dollars; reversible: the tool's flag. Refused at run time
+            in this version.
+    """
+
+    effect: tuple[EffectClass, ...] = ()
+    tool: tuple[str, ...] = ()
+    agent: tuple[str, ...] = ()
+    keywords: tuple[str, ...] = ()
+    label: tuple[str, ...] = ()
+    role: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    cost: int | None = None
+    reversible: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Escalation:
+    """Whom to ask when nobody has answered; refused at run time in this version."""
+
+    after_us: int
+    to: str
+
+
+@dataclass(frozen=True, slots=True)
+class GateRule:
+    """An action that `when` describes waits for a person in the role `ask`; after `timeout_us` the answer is no.
+
+    Attributes:
+        quorum, four_eyes, channels, escalate: refused at run time in this version unless they say nothing.
+    """
+
+    when: GateWhen
+    ask: str
+    timeout_us: int = 900_000_000
+    quorum: int = 1
+    four_eyes: bool = False
+    channels: tuple[str, ...] = ()
+    escalate: Escalation | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleSpec:
+    """A run that begins by itself; refused at run time in this version. `cron` has five fields, UTC."""
+
+    name: str
+    cron: str
+    input: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class GovernorSpec:
+    """The watch outside the runs. After `stale_after_us` without its heartbeat no effect begins."""
+
+    mode: Literal["child", "daemon", "cron"] = "child"
+    stale_after_us: int = 30_000_000
