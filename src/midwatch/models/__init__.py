@@ -1,0 +1,1 @@
+"""Models: routes, prices, token bounds and providers, one port for all of them."""
