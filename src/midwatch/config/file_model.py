@@ -70,6 +70,14 @@ def _listed(value: object) -> object:
     raise PydanticCustomError("wrong-type", "must be a word or a list of words")
 
 
+def _rows(value: object) -> object:
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise PydanticCustomError("wrong-type", "must be a list, each entry beginning with `-`")
+    return _listed(value)
+
+
 def _or_empty(value: object) -> object:
     return {} if value is None else value
 
@@ -401,10 +409,10 @@ class FleetFile(_Block):
     sources: Annotated[dict[Line, SourceFile], BeforeValidator(_or_empty)] = Field(
         {}, description="Trust in what tools bring in, by pattern, such as `tool:web.*`."
     )
-    grants: Annotated[tuple[GrantFile, ...], BeforeValidator(_listed)] = Field((), description="Who may do what.")
-    gates: Annotated[tuple[GateFile, ...], BeforeValidator(_listed)] = Field((), description="What waits for a person.")
+    grants: Annotated[tuple[GrantFile, ...], BeforeValidator(_rows)] = Field((), description="Who may do what.")
+    gates: Annotated[tuple[GateFile, ...], BeforeValidator(_rows)] = Field((), description="What waits for a person.")
     sandbox: SandboxFile | None = Field(None, description="Where tools act.")
-    schedules: Annotated[tuple[ScheduleFile, ...], BeforeValidator(_listed)] = Field(
+    schedules: Annotated[tuple[ScheduleFile, ...], BeforeValidator(_rows)] = Field(
         (), description="Runs that begin by themselves."
     )
     governor: GovernorFile | None = Field(None, description="The watch outside the runs.")

@@ -1,0 +1,66 @@
+"""Check: what is wrong with a fleet that loads, and what is only unwise.
+
+In:   a `Fleet`. Out: errors (it cannot run) and warnings (it can), each with its line.
+May import: `fleet`, `guarantees`, errors. Must not know: tools and prices; the wiring adds what takes those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from typing import Final
+
+from midwatch.config.fleet import Fleet, TeamSpec
+from midwatch.config.guarantees import not_guaranteed
+from midwatch.errors import Problem
+
+__all__ = ["MANY_STEPS", "check"]
+
+MANY_STEPS: Final = 20
+"""An agent that needs more steps than this in one run has a task that should be divided."""
+
+
+def check(fleet: Fleet) -> tuple[list[Problem], list[Problem]]:
+    """Give (errors, warnings). What breaks the schema or refers to nothing was `InvalidFleet` at loading already."""
+    warnings = [*_unused(fleet), *_ungranted(fleet), *_empty_grants(fleet), *_unbounded(fleet), *_long(fleet)]
+    return list(not_guaranteed(fleet)), warnings
+
+
+def _unused(fleet: Fleet) -> Iterator[Problem]:
+    if isinstance(fleet.graph, TeamSpec):
+        members = {fleet.graph.ceo, fleet.graph.synthesis, *fleet.graph.specialists}
+        for name in fleet.agents:
+            if name not in members:
+                yield Problem(fleet.where("agents", name), f"`{name}` is in no graph and never runs", "unused-agent")
+
+
+def _ungranted(fleet: Fleet) -> Iterator[Problem]:
+    for name, agent in fleet.agents.items():
+        granted = any(
+            grant.may and any(fnmatchcase(name, who.removeprefix("agent:")) for who in grant.who)
+            for grant in fleet.grants
+        )
+        if agent.tools and not granted:
+            message = f"`{name}` has tools and no grant names it; each of its calls will be denied"
+            yield Problem(fleet.where("agents", name, "tools"), message, "ungranted-agent")
+
+
+def _empty_grants(fleet: Fleet) -> Iterator[Problem]:
+    for index, grant in enumerate(fleet.grants):
+        if not grant.who or not grant.may or () in grant.where.values():
+            message = "this grant has an empty list in it and allows nothing; fill it, or take the grant away"
+            yield Problem(fleet.where("grants", index), message, "empty-grant")
+
+
+def _unbounded(fleet: Fleet) -> Iterator[Problem]:
+    capped = {unit for scope in ("run", "fleet") if scope in fleet.budgets for unit in fleet.budgets[scope].caps}
+    if "cost" not in capped:
+        message = 'no budget of `run` or `fleet` bounds the cost; write one, such as `run: {cost: "$0.25"}`'
+        yield Problem(fleet.where("budgets"), message, "unbounded-cost")
+
+
+def _long(fleet: Fleet) -> Iterator[Problem]:
+    for name, agent in fleet.agents.items():
+        if agent.limits.steps is not None and agent.limits.steps > MANY_STEPS:
+            message = f"`{name}` may take {agent.limits.steps:,} steps; over {MANY_STEPS}, divide its task"
+            yield Problem(fleet.where("agents", name, "limits", "steps"), message, "many-steps")

@@ -1,0 +1,127 @@
+"""Guarantees: what the fleet file can say and this version does not enforce. It is refused, never ignored.
+
+In:   a `Fleet`. Out: one `Problem` for each such wish, with its line. The run raises `NotGuaranteed` with all of them.
+May import: `fleet`, errors. Must not know: who enforces what, and where.
+Why in the schema at all: a file written today stays valid when the guarantee arrives, and a wish that is written down
+must never be silently without effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from midwatch.config.fleet import Fleet, GateRule
+from midwatch.errors import Problem
+
+__all__ = ["not_guaranteed"]
+
+
+def not_guaranteed(fleet: Fleet) -> tuple[Problem, ...]:
+    """Give every wish of the fleet that this version cannot keep, in the order of the blocks; empty when it may run."""
+    return tuple(
+        problem
+        for found in (
+            _routes(fleet),
+            _agents(fleet),
+            _budgets(fleet),
+            _sources(fleet),
+            _grants(fleet),
+            _gates(fleet),
+            _operation(fleet),
+        )
+        for problem in found
+    )
+
+
+def _routes(fleet: Fleet) -> Iterator[Problem]:
+    for alias in sorted({agent.route for agent in fleet.agents.values()}):
+        spec = fleet.routes[alias]
+        if spec.provider == "anthropic":
+            # A route of the file stands under `routes`; `provider/model` stands in the preset that wrote it.
+            written = fleet.source.value
+            routes = written.get("routes") if isinstance(written, dict) else None
+            in_file = isinstance(routes, dict) and spec.target in routes
+            place = ("routes", spec.target, "provider") if in_file else ("presets", fleet.preset or "", alias)
+            yield _refuse(fleet, place, f"provider `anthropic` of route `{alias}`", "choose a preset with another one")
+
+
+def _agents(fleet: Fleet) -> Iterator[Problem]:
+    for name, agent in fleet.agents.items():
+        if agent.sandbox is not None:
+            place = ("agents", name, "sandbox")
+            yield _refuse(fleet, place, f"a sandbox of its own for `{name}`", "let it use the fleet's")
+
+
+def _budgets(fleet: Fleet) -> Iterator[Problem]:
+    for scope, budget in fleet.budgets.items():
+        for unit in budget.others:
+            yield _refuse(fleet, ("budgets", scope, unit), f"a bound of {unit} for `{scope}`", "take it away")
+        if budget.degrade is not None:
+            yield _refuse(fleet, ("budgets", scope, "degrade"), f"`degrade` of `{scope}`", "take it away")
+        if budget.shadow:
+            yield _refuse(
+                fleet, ("budgets", scope, "shadow"), f"`shadow` of `{scope}`", "set a bound that may stop runs"
+            )
+        if scope in fleet.agents and budget.per is not None:
+            place = ("budgets", scope, "per")
+            yield _refuse(fleet, place, f"a window for the agent `{scope}`", "take `per` away: it bounds each run then")
+
+
+def _sources(fleet: Fleet) -> Iterator[Problem]:
+    for name in fleet.mcp:
+        yield _refuse(fleet, ("mcp", name), f"the MCP server `{name}`", "write its tools in Python, or take it away")
+    for pattern in fleet.sources:
+        place = ("sources", pattern)
+        yield _refuse(
+            fleet, place, f"the trust of `{pattern}`", "take it away; grants alone decide what an agent may do"
+        )
+
+
+def _grants(fleet: Fleet) -> Iterator[Problem]:
+    for index, grant in enumerate(fleet.grants):
+        if grant.condition is not None:
+            yield _refuse(fleet, ("grants", index, "if"), "a condition of a grant", "bound its arguments with `where`")
+
+
+def _gates(fleet: Fleet) -> Iterator[Problem]:
+    for index, gate in enumerate(fleet.gates):
+        for key in _gate_wishes(gate):
+            yield _refuse(fleet, ("gates", index, key), f"`{key}` of a gate", "take it away")
+        when = gate.when
+        for key, asked in (
+            ("label", bool(when.label)),
+            ("role", bool(when.role)),
+            ("cost", when.cost is not None),
+            ("reversible", when.reversible is not None),
+        ):
+            if asked:
+                place = ("gates", index, "when", key)
+                yield _refuse(fleet, place, f"a gate on `{key}`", "use `effect`, `tool`, `agent` or `keywords`")
+
+
+def _gate_wishes(gate: GateRule) -> Iterator[str]:
+    if gate.quorum != 1:
+        yield "quorum"
+    if gate.four_eyes:
+        yield "four_eyes"
+    if gate.channels:
+        yield "channels"
+    if gate.escalate is not None:
+        yield "escalate"
+
+
+def _operation(fleet: Fleet) -> Iterator[Problem]:
+    backend = fleet.sandbox.backend
+    if backend not in (None, "process"):
+        help_ = "choose `process` and say `because`: it bounds tools and does not isolate them"
+        yield _refuse(fleet, ("sandbox", "backend"), f"the sandbox `{backend}`", help_)
+    for index, schedule in enumerate(fleet.schedules):
+        yield _refuse(fleet, ("schedules", index), f"the schedule `{schedule.name}`", "start runs with `midwatch run`")
+    if fleet.governor.mode != "child":
+        yield _refuse(fleet, ("governor", "mode"), f"a governor as `{fleet.governor.mode}`", "write `child`")
+
+
+def _refuse(fleet: Fleet, place: tuple[str | int, ...], what: str, help_: str) -> Problem:
+    return Problem(
+        fleet.where(*place), f"{what} is not enforced by this version and so is refused; {help_}", "not-guaranteed"
+    )
