@@ -1,0 +1,457 @@
+"""The store's port: everything durable, reached through one transaction at a time.
+
+Above: tracing, governor, gates, engine, the saver in `graph`. Below: SQLite in a file, SQLite in memory (tests, dry runs),
+later Postgres. All adapters pass `tests/contract/test_store_conformance.py`.
+
+Why a callable per transaction: the thread that holds the write lock can commit the work of those who wait (group commit),
+so many small durable writes cost one fsync. `work` may therefore run on another thread, must touch nothing but its `Tx`,
+and must not block. If it raises, only its own changes are undone, and the error comes back to its caller.
+
+Durability: `durable=True` means that the change survives a power cut once `write` returns (SQLite: `synchronous=FULL` for
+that batch); otherwise it survives a crash of the process but perhaps not of the machine. Either way it is atomic.
+
+Errors of every method: `StoreBusy`, `StoreFull`, `StoreCorrupt`, `StoreUnreadable` (see `errors`). Callers do not retry:
+the effect does not happen, and the run stops resumable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from midwatch.records.decision import Halt
+from midwatch.records.effect import EffectRow
+from midwatch.records.event import Event, EventDraft
+from midwatch.records.gate import GateRow
+from midwatch.records.run import RunRow, Transition
+from midwatch.records.spend import Account, Amounts, Line, Unit
+
+__all__ = [
+    "Beat",
+    "Blobs",
+    "Budgets",
+    "ChannelWrite",
+    "CheckpointRow",
+    "Checkpoints",
+    "Effects",
+    "Fences",
+    "Gates",
+    "Ledger",
+    "PendingWrite",
+    "Runs",
+    "Store",
+    "Transitions",
+    "Tx",
+    "VerifyReport",
+    "Watch",
+]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What a walk over the ledger found.
+
+    Attributes:
+        ok: every event's bytes and columns fit its hash, sequence numbers have no hole, every blob named exists and fits its
+            digest, and `expected_head`, where given, was met.
+        events: how many were checked. head: hash of the last one.
+        problems: one sentence each, with the sequence number; at most 100.
+    """
+
+    ok: bool
+    events: int
+    head: str
+    problems: tuple[str, ...]
+
+
+class Ledger(Protocol):
+    """The append-only chain of events."""
+
+    def append(self, draft: EventDraft) -> int:
+        """Give the event the next place in the chain; returns its sequence number. The head is read once a transaction."""
+        ...
+
+    def get(self, seq: int) -> Event | None:
+        """Read one event."""
+        ...
+
+    def read(
+        self,
+        *,
+        run: str | None = None,
+        after: int = 0,
+        limit: int = 1000,
+        kinds: Sequence[str] = (),
+    ) -> Sequence[Event]:
+        """Read events in order, `seq > after`, at most `limit`; filtered by run and kinds where given."""
+        ...
+
+    def head(self) -> tuple[int, str]:
+        """Give sequence number and hash of the last event; `(0, GENESIS)` when there is none."""
+        ...
+
+    def verify(self, *, expected_head: str | None = None) -> VerifyReport:
+        """Walk the whole chain. With `expected_head`, that hash must occur in the chain (an anchor taken earlier)."""
+        ...
+
+
+class Blobs(Protocol):
+    """Bodies by content: the same bytes are stored once, compressed."""
+
+    def put(self, body: bytes) -> str:
+        """Store `body`; returns the hex SHA-256 of the uncompressed bytes."""
+        ...
+
+    def get(self, digest: str) -> bytes | None:
+        """Read a body; raises `StoreCorrupt` if it no longer fits its digest."""
+        ...
+
+
+class Runs(Protocol):
+    """One materialised row a run."""
+
+    def create(self, row: RunRow) -> None:
+        """Insert the row; the id must be new."""
+        ...
+
+    def get(self, run: str) -> RunRow | None:
+        """Read by full id."""
+        ...
+
+    def find(self, prefix: str) -> RunRow:
+        """Read by unique prefix of at least 4 digits; raises `NotFound` or `Ambiguous`."""
+        ...
+
+    def list(self, *, limit: int = 50, statuses: Sequence[str] = (), before_us: int | None = None) -> Sequence[RunRow]:
+        """Newest first."""
+        ...
+
+    def update(self, run: str, **changes: Any) -> None:
+        """Set the named columns; raises `NotFound` for an unknown run, `TypeError` for an unknown column."""
+        ...
+
+    def add_spend(self, run: str, spent: Amounts) -> None:
+        """Add settled amounts to the row's counters (`cost, tokens, tool_calls, steps, working`)."""
+        ...
+
+    def set_halt(self, run: str, halt: Halt) -> bool:
+        """Leave the sticky mark; returns False when one was there already (the first one stays)."""
+        ...
+
+    def halt(self, run: str) -> Halt | None:
+        """Read the sticky mark."""
+        ...
+
+    def clear_halt(self, run: str) -> None:
+        """Take the mark away; only a person's resume does."""
+        ...
+
+
+class Transitions(Protocol):
+    """The index of node tasks, so that a run's course is listed without loading a state."""
+
+    def start(self, row: Transition) -> None:
+        """Insert, or set an earlier row of the same run and task back to `started`."""
+        ...
+
+    def finish(self, run: str, task: str, *, status: str, ended_us: int, bytes_out: int | None) -> None:
+        """Close the row of that task."""
+        ...
+
+    def list(self, run: str, *, after_seq: int = 0, limit: int = 5000) -> Sequence[Transition]:
+        """In order of `seq`."""
+        ...
+
+
+class Effects(Protocol):
+    """The effect journal."""
+
+    def begin(self, row: EffectRow) -> None:
+        """Write an intent. An existing row of the same id must be in status `retry` or `not_done`, or be a repeatable one
+        that the engine has decided to run again (higher `attempt`); else `Divergence`."""
+        ...
+
+    def get(self, effect: str) -> EffectRow | None:
+        """Read by full id."""
+        ...
+
+    def find(self, prefix: str) -> EffectRow:
+        """Read by unique prefix of at least 4 digits; raises `NotFound` or `Ambiguous`."""
+        ...
+
+    def finish(self, effect: str, *, epoch: int, result: str, at_us: int, seq: int) -> None:
+        """Record the outcome of the intent written under the same epoch; raises `FenceLost` otherwise."""
+        ...
+
+    def list(self, run: str, *, statuses: Sequence[str] = ()) -> Sequence[EffectRow]:
+        """In order of `intent_seq`."""
+        ...
+
+    def resolve(self, effect: str, *, status: str, result: str | None, by: str, at_us: int, seq: int) -> None:
+        """Record a person's word on an effect in doubt: `done` (with a result), `not_done` or `retry`.
+        Raises `GateNotUsable` when the effect is not `started`."""
+        ...
+
+
+class Gates(Protocol):
+    """Actions that wait for a person."""
+
+    def open(self, row: GateRow) -> GateRow:
+        """Insert the row; if one of the same id exists already, that one is returned unchanged."""
+        ...
+
+    def get(self, gate: str) -> GateRow | None:
+        """Read by full id."""
+        ...
+
+    def find(self, prefix: str) -> GateRow:
+        """Read by unique prefix of at least 4 digits; raises `NotFound` or `Ambiguous`."""
+        ...
+
+    def list(self, *, run: str | None = None, statuses: Sequence[str] = (), limit: int = 1000) -> Sequence[GateRow]:
+        """Oldest first."""
+        ...
+
+    def answer(self, gate: str, *, approve: bool, by: str, reason: str, at_us: int) -> GateRow:
+        """Record the first answer; raises `GateNotUsable` when it is answered, used or past its expiry (then set `expired`)."""
+        ...
+
+    def consume(self, gate: str, *, digest: str, at_us: int) -> GateRow:
+        """Use an approval once, in the transaction that writes the intent. Raises `GateNotUsable` unless it is `approved`,
+        not past its expiry and of exactly this digest."""
+        ...
+
+    def expire(self, at_us: int) -> Sequence[str]:
+        """Set every open gate past its expiry to `expired`; returns their ids."""
+        ...
+
+    def reopen(self, row: GateRow) -> GateRow:
+        """Replace a denied, expired or used gate of the same id by a new open one with a new nonce."""
+        ...
+
+
+class Budgets(Protocol):
+    """Accounts of scopes and reservations on them. In every account `spent + held <= cap` at all times."""
+
+    def set_cap(self, scope: str, unit: Unit, cap: int | None) -> None:
+        """Create the account or change its cap; a cap below what is spent and held only stops new claims."""
+        ...
+
+    def accounts(self, scopes: Sequence[str] = (), *, prefix: str | None = None) -> Sequence[Account]:
+        """Read accounts by exact scope names or by prefix."""
+        ...
+
+    def reserve(self, reservation: str, *, run: str, lines: Sequence[Line], at_us: int) -> None:
+        """Hold every line or none. Missing accounts are created without a cap. Raises `BoundReached` for the first line (in the
+        order given: outermost scope first) that does not fit. The same reservation id twice raises `Divergence`."""
+        ...
+
+    def confirm(self, reservation: str) -> None:
+        """Make a hold durable: the effect is about to begin; from now on only `settle` frees it."""
+        ...
+
+    def release(self, reservation: str) -> None:
+        """Give back a hold that was never confirmed; a confirmed one raises `Divergence`."""
+        ...
+
+    def settle(self, reservation: str, actual: Mapping[Unit, int] | None, *, at_us: int) -> Mapping[Unit, int]:
+        """Turn a hold into spend: `actual` per unit, or everything held when None or when a unit is missing. More than was held
+        is recorded as it is (what is gone is gone). Settling twice changes nothing. Returns what was charged per unit."""
+        ...
+
+    def open_reservations(self, run: str) -> Sequence[tuple[str, bool]]:
+        """Give (reservation, confirmed) of all that are neither settled nor released."""
+        ...
+
+
+class Fences(Protocol):
+    """Who may write for a run: a lease with an epoch that rises each time the run is taken."""
+
+    def take(self, run: str, *, owner: str, at_us: int, ttl_us: int) -> int:
+        """Take the run; returns the new epoch, from 1. Raises `RunHeld` while another owner's lease is live."""
+        ...
+
+    def renew(self, run: str, *, epoch: int, at_us: int, ttl_us: int) -> None:
+        """Prolong the lease; raises `FenceLost` if the epoch is not the newest."""
+        ...
+
+    def check(self, run: str, epoch: int) -> None:
+        """Raise `FenceLost` if the epoch is not the newest. Called in the transaction of every checkpoint and effect."""
+        ...
+
+    def release(self, run: str, *, epoch: int) -> None:
+        """End the lease now; a lost epoch changes nothing."""
+        ...
+
+    def expired(self, at_us: int) -> Sequence[str]:
+        """Runs whose lease has run out without release."""
+        ...
+
+    def live(self, run: str, at_us: int) -> bool:
+        """Say whether somebody holds the run."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """A sign of life of the governor."""
+
+    name: str
+    pid: int
+    at_us: int
+
+
+class Watch(Protocol):
+    """Heartbeats and small settings of the home."""
+
+    def beat(self, name: str, *, pid: int, at_us: int) -> None:
+        """Record a sign of life."""
+        ...
+
+    def last(self, name: str) -> Beat | None:
+        """Read the last one."""
+        ...
+
+    def setting(self, key: str, default: bytes | None = None) -> bytes | None:
+        """Read a setting; with `default`, store and return it when absent (first writer wins)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelWrite:
+    """One channel version of a checkpoint.
+
+    Attributes:
+        kind: `whole` (one item) or `list` (items in order; `keep` of them are the parent version's first ones).
+        parent: version whose first `keep` items are shared, or None.
+        items: encoded new items: `(serializer type, bytes)`; each is stored once by content.
+    """
+
+    channel: str
+    version: str
+    kind: str
+    items: tuple[tuple[str, bytes], ...]
+    parent: str | None = None
+    keep: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PendingWrite:
+    """One write of a task that belongs to a checkpoint not yet made."""
+
+    task: str
+    index: int
+    channel: str
+    type: str
+    body: bytes
+    task_path: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointRow:
+    """A checkpoint without its channel values.
+
+    Attributes:
+        type, body: the encoded checkpoint with channel versions and no values.
+        metadata: JSON bytes of LangGraph's metadata, without secrets.
+    """
+
+    thread: str
+    ns: str
+    id: str
+    parent: str | None
+    type: str
+    body: bytes
+    metadata: bytes
+    run: str | None = None
+
+
+class Checkpoints(Protocol):
+    """State of graphs, linear in a growing list. Above it stands the saver in `graph.saver`, which alone knows LangGraph."""
+
+    def put(self, row: CheckpointRow, channels: Sequence[ChannelWrite]) -> None:
+        """Insert or replace a checkpoint with the channel versions that are new in it."""
+        ...
+
+    def put_writes(self, thread: str, ns: str, checkpoint: str, writes: Sequence[PendingWrite], *, replace: bool) -> None:
+        """Store pending writes; existing ones of the same task and index stay unless `replace`."""
+        ...
+
+    def get(self, thread: str, ns: str, checkpoint: str | None) -> CheckpointRow | None:
+        """Read one by id, or the newest."""
+        ...
+
+    def list(
+        self, thread: str | None, ns: str | None, *, before: str | None = None, limit: int | None = None
+    ) -> Sequence[CheckpointRow]:
+        """Newest first."""
+        ...
+
+    def channel(self, thread: str, ns: str, channel: str, version: str) -> tuple[str, Sequence[tuple[str, bytes]]] | None:
+        """Read a channel version: its kind and its items in order."""
+        ...
+
+    def writes(self, thread: str, ns: str, checkpoint: str) -> Sequence[PendingWrite]:
+        """Read pending writes in order of task path, task, index."""
+        ...
+
+    def delete_thread(self, thread: str) -> None:
+        """Remove everything of a thread."""
+        ...
+
+    def delete(self, thread: str, ns: str, ids: Iterable[str]) -> None:
+        """Remove single checkpoints; manifests that survivors build on are rewritten first."""
+        ...
+
+    def copy_thread(self, source: str, target: str) -> None:
+        """Copy all checkpoints and writes of a thread to a new one."""
+        ...
+
+
+class Tx(Protocol):
+    """One transaction: the nouns, each with its verbs."""
+
+    @property
+    def ledger(self) -> Ledger: ...
+    @property
+    def blobs(self) -> Blobs: ...
+    @property
+    def runs(self) -> Runs: ...
+    @property
+    def transitions(self) -> Transitions: ...
+    @property
+    def effects(self) -> Effects: ...
+    @property
+    def gates(self) -> Gates: ...
+    @property
+    def budgets(self) -> Budgets: ...
+    @property
+    def fences(self) -> Fences: ...
+    @property
+    def watch(self) -> Watch: ...
+    @property
+    def checkpoints(self) -> Checkpoints: ...
+
+
+class Store(Protocol):
+    """Durable state of one home."""
+
+    def write(self, work: Callable[[Tx], T], *, durable: bool = False) -> T:
+        """Run `work` in one transaction and commit it, perhaps together with others' work."""
+        ...
+
+    def read(self, work: Callable[[Tx], T]) -> T:
+        """Run `work` on one consistent snapshot; a write inside it is an error."""
+        ...
+
+    def on_commit(self, listener: Callable[[Sequence[int]], None]) -> Callable[[], None]:
+        """Call `listener` with the sequence numbers of each committed batch, after the commit, on the writing thread.
+        Returns the function that ends it. A listener that raises does not undo the commit."""
+        ...
+
+    def close(self) -> None:
+        """Release everything; later calls raise `StoreUnreadable`."""
+        ...
