@@ -51,20 +51,22 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    """Import a public name from its room, once: afterwards it is an ordinary attribute.
+if not TYPE_CHECKING:  # a type checker that saw this function would accept every misspelt name
 
-    Raises:
-        AttributeError: for a name that is not public; the caller's spelling is at fault.
-    """
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module `midwatch` has no attribute `{name}`; public names: {', '.join(__all__)}")
-    import importlib  # noqa: PLC0415  nothing at all is imported for `import midwatch` alone
+    def __getattr__(name: str) -> object:
+        """Import a public name from its room, once: afterwards it is an ordinary attribute.
 
-    value: object = getattr(importlib.import_module(home), name)
-    globals()[name] = value
-    return value
+        Raises:
+            AttributeError: for a name that is not public; the caller's spelling is at fault.
+        """
+        home = _HOMES.get(name)
+        if home is None:
+            raise AttributeError(f"module `midwatch` has no attribute `{name}`; public names: {', '.join(__all__)}")
+        import importlib  # noqa: PLC0415  nothing at all is imported for `import midwatch` alone
+
+        value: object = getattr(importlib.import_module(home), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

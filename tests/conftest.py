@@ -1,0 +1,27 @@
+"""What every test shares: nothing from the operator's own machine leaks in.
+
+In:   the environment that pytest was started in.
+Out:  each test runs with a home of its own, no model key, no colour, and a stable terminal width.
+Must not know: any room of `midwatch`; a room's fixtures live beside its tests.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+_KEYS = ("_API_KEY", "_BASE_URL", "_API_BASE", "_AUTH_TOKEN")
+_PREFIXES = ("MIDWATCH_", "LANGCHAIN_", "LANGSMITH_")
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Take away what could reach a real provider or the operator's own store, in this process and its children."""
+    for name in list(os.environ):
+        if name.startswith(_PREFIXES) or name.endswith(_KEYS):
+            monkeypatch.delenv(name)
+    home: Path = tmp_path_factory.mktemp("state")
+    monkeypatch.setenv("XDG_STATE_HOME", str(home))
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    return home
