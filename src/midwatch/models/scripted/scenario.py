@@ -184,7 +184,7 @@ class _Checker:
         """Whether the rule answers at all, and in one way."""
         if "say" in body and "answer" in body:
             self.problem((*place, "answer"), "a rule has either `say` or `answer`; remove one", "conflict")
-        if body.keys() & {"say", "tool_calls", "answer"}:
+        if body.keys() & {"say", "tool_calls", "answer"} or ("fault" in body and fault is None):
             return
         if fault is None or fault.kind not in SILENT or fault.times is not None:
             message = (
