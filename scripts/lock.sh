@@ -8,7 +8,7 @@ trap 'rm -rf "$scratch"' EXIT INT TERM
 
 .venv/bin/python -m venv "$scratch/venv"
 pip="$scratch/venv/bin/python -m pip"
-$pip install --quiet --upgrade 'pip>=25.3' </dev/null
+$pip install --quiet 'pip>=25.3' </dev/null
 # hatchling and editables build the editable install; they are locked with the rest.
 $pip install --quiet '.[openai,dev]' hatchling editables </dev/null
 

@@ -37,8 +37,8 @@ debian_install() {
     [ "$(id -u)" = 0 ] || die "needed and missing: $*; run \`sudo apt-get install $*\`, then make again"
     say "installing Debian packages: $*"
     export DEBIAN_FRONTEND=noninteractive
-    apt-get update -qq </dev/null >&2 || say "apt-get update failed; trying with the lists at hand"
-    apt-get install -y -qq --no-install-recommends "$@" </dev/null >&2 || die "apt-get could not install $*"
+    apt-get update -qq </dev/null >/dev/null || say "apt-get update failed; trying with the lists at hand"
+    said=$(apt-get install -y -qq --no-install-recommends "$@" </dev/null 2>&1) || die "apt-get could not install $*: $said"
 }
 
 venv_works() { is_new_enough "$VENV/bin/python" && "$VENV/bin/python" -m pip --version >/dev/null 2>&1; }
@@ -64,7 +64,7 @@ make_venv() {
 
 install() {
     # Pip 23.2 and older cannot resolve this set; build constraints came with 25.3.
-    "$VENV/bin/python" -m pip install --quiet --upgrade 'pip>=25.3' </dev/null
+    "$VENV/bin/python" -m pip install --quiet 'pip>=25.3' </dev/null
     say "installing the locked versions (the first time takes a minute or two)"
     "$VENV/bin/python" -m pip install --quiet --constraint requirements.lock --build-constraint requirements.lock \
         --editable ".[$EXTRAS]" </dev/null

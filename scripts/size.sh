@@ -9,7 +9,7 @@ trap 'rm -rf "$scratch"' EXIT INT TERM
 
 .venv/bin/python -m venv "$scratch/venv"
 python="$scratch/venv/bin/python"
-"$python" -m pip install --quiet --upgrade 'pip>=25.3' </dev/null
+"$python" -m pip install --quiet 'pip>=25.3' </dev/null
 site=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 empty=$(du -sk "$site" | cut -f 1)
 "$python" -m pip install --quiet --constraint requirements.lock --build-constraint requirements.lock . </dev/null

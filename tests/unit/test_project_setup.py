@@ -43,12 +43,26 @@ class Checkout:
         (self.bin / name).write_text(text, encoding="utf-8")
         (self.bin / name).chmod(0o755)
 
-    def setup(self, python: str = "made-up-shim made-up-python") -> tuple[int, list[str], str]:
+    def without_git(self, user: int) -> str:
+        """Make a PATH of what a minimal system has: no git, and an `apt-get` that brings it."""
+        minimal = self.folder.parent / "minimal"
+        minimal.mkdir()
+        for name in ("cat", "chmod", "cp", "cut", "dirname", "mkdir", "sh", "sha256sum"):
+            (minimal / name).symlink_to(str(shutil.which(name)))
+        self.program("id", f"#!/bin/sh\necho {user}\n")
+        self.program(
+            "apt-get",
+            f'#!/bin/sh\necho "-m apt-get $*" >>"{self.log}"\n'
+            f'case "$*" in "install "*" git") cp "$0" "{self.bin}/git" ;; esac\n',
+        )
+        return f"{self.bin}:{minimal}"
+
+    def setup(self, python: str = "made-up-shim made-up-python", path: str | None = None) -> tuple[int, list[str], str]:
         """Run the script; return its exit code, what it asked of the interpreters this time, and its messages."""
         self.log.write_text("", encoding="utf-8")
         done = subprocess.run(
             ["/bin/sh", str(self.folder / "scripts" / "setup.sh")],
-            env={"PATH": f"{self.bin}:/usr/bin:/bin", "PYTHON": python},
+            env={"PATH": path or f"{self.bin}:/usr/bin:/bin", "PYTHON": python},
             capture_output=True,
             text=True,
             timeout=30,
@@ -143,6 +157,23 @@ def test_a_named_interpreter_that_does_not_serve_is_refused_by_name(checkout: Ch
     assert 1 == code
     assert [] == asked
     assert "`PYTHON=made-up-shim` is not a Python >= 3.11" in messages
+
+
+@pytest.mark.req("PROJECT-8")
+def test_a_missing_program_is_named_to_who_may_not_install_it(checkout: Checkout) -> None:
+    """An ordinary user gets the exact command, and nothing is installed."""
+    code, asked, messages = checkout.setup(path=checkout.without_git(user=1000))
+    assert (1, []) == (code, asked)
+    assert "run `sudo apt-get install git`" in messages
+
+
+@pytest.mark.req("PROJECT-8")
+def test_a_missing_program_is_installed_by_root(checkout: Checkout) -> None:
+    """In a minimal container set-up brings what it needs, without a question, and goes on."""
+    code, asked, messages = checkout.setup(path=checkout.without_git(user=0))
+    assert 0 == code, messages
+    assert "-m apt-get install -y -qq --no-install-recommends git" in asked
+    assert _installed(asked)
 
 
 def _locked() -> dict[str, str]:
