@@ -79,7 +79,14 @@ def _rows(value: object) -> object:
 
 
 def _or_empty(value: object) -> object:
-    return {} if value is None else value
+    return {} if value is None or value == [] else value
+
+
+def _version(value: object) -> object:
+    # `Literal[1]` alone would take `true` for 1: they are equal in Python.
+    if isinstance(value, bool):
+        raise PydanticCustomError("unknown-word", "must be the number 1")
+    return value
 
 
 def _quantity(parse: Parser, pattern: str, unit: str, *, bare: bool = False) -> tuple[BeforeValidator, WithJsonSchema]:
@@ -384,7 +391,7 @@ Preset = Annotated[Any, BeforeValidator(_preset)]
 class FleetFile(_Block):
     """A fleet: what agents exist, what they may do, what they may use, and who is asked."""
 
-    midwatch: Literal[1] = Field(description="Version of this format.")
+    midwatch: Annotated[Literal[1], BeforeValidator(_version)] = Field(description="Version of this format.")
     fleet: Name = Field(description="The fleet's name.")
     presets: Annotated[dict[Name, Preset], BeforeValidator(_or_empty), _presets_schema()] = Field(
         {},

@@ -66,6 +66,7 @@ def route(draft: Draft, *, base: Path, asked: str | None, environ: Mapping[str, 
         target = _target(draft, chosen, alias)
         spec = _spec(draft, alias, target, base, environ) if target is not None else None
         if spec is None:
+            problems += _unresolved(draft, chosen, alias) if target == alias else []
             continue
         resolved[alias] = spec
         if alias in used:
@@ -138,6 +139,19 @@ def _spec(draft: Draft, alias: str, target: str, base: Path, environ: Mapping[st
         retries=own.retries,
         timeout_us=own.timeout,
     )
+
+
+def _unresolved(draft: Draft, preset: str | None, alias: str) -> list[Problem]:
+    """Report an alias that other presets know and the chosen one leaves leading nowhere."""
+    if alias in draft.names("routes"):
+        return []  # its block is broken, which has been said
+    under = f"under the preset `{preset}`" if preset is not None else "without a preset"
+    message = f"`{alias}` leads to no route {under}; add the route, or choose a preset that has it"
+    return [
+        draft.problem(("agents", name, "route"), message, "unresolved-route")
+        for name, agent in draft.file.agents.items()
+        if agent.route == alias
+    ]
 
 
 def _from_file(alias: str, target: str, file: RouteFile, base: Path, environ: Mapping[str, str]) -> RouteSpec:
