@@ -290,6 +290,17 @@ CASES = [
     broken("grant with a null bound", ('where: {path: "reports/**"}', "where: null #! wrong-type")),
     broken("grant bound to a number", ('where: {path: "reports/**"}', "where: {path: 5} #! wrong-type")),
     broken("grant twice", ("gates:\n", '  - who: "agent:*" #! duplicate-entry\n    may: [host.*]\ngates:\n')),
+    broken(
+        "a broken entry before a dangling one",
+        ("- who: agent:editor", "- who: editor #! bad-form"),
+        ('- who: "agent:*"', "- who: agent:nobody #! unknown-agent"),
+        ("gates:\n", "gates:\n  - {when: {effect: write}, ask: Operator} #! bad-form\n"),
+        ("{effect: [destructive]}", "{agent: nobody} #! unknown-agent"),
+    ),
+    broken(
+        "a broken tool before a double one",
+        ("[builtin.host, builtin.git]", "\n  - 12 #! wrong-type\n  - builtin.git\n  - builtin.git #! duplicate-entry"),
+    ),
     broken("gates a mapping", ("gates:\n  - when", "gates: #! wrong-type\n    when")),
     broken("effect unknown", ("effect: [destructive]}", "effect: [destructiv]} #! unknown-word")),
     broken("gate on nothing", ("{effect: [destructive]}", "{} #! empty-when")),

@@ -327,6 +327,9 @@ def test_prompts_and_routes_are_in_the_digest_and_the_place_is_not(folder: Path,
     before = _load(folder)
     assert before.digest == _load(_fill(tmp_path / "copy")).digest
     assert before.digest != _load(folder, preset="cloud").digest
+    unused = ("model: qwen2.5", "model: qwen3")
+    assert _load(folder, preset="cloud").digest == _load(folder, unused, preset="cloud").digest
+    assert _load(folder, preset="cloud").digest == _load(folder, preset="cloud", environ=URL).digest
     one, other = ({"OPENAI_BASE_URL": f"http://h:{port}/v1"} for port in (1, 2))
     assert _load(folder, preset="home", environ=one).digest != _load(folder, preset="home", environ=other).digest
     assert before.digest == _load(folder, environ={**URL, "HOME": "/x"}).digest
