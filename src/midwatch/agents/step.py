@@ -1,0 +1,164 @@
+"""One step: what an agent sees in, what it proposes out. A pure function; no I/O, no clock, no store.
+
+In:   `View`: the agent's specification, what it was asked, its transcript.
+Out:  `AskModel` when the model must speak next; `CallTools`, `Finish` or `TryAgain` once it has spoken.
+May import: config, records. Must not know: how a model or tool is reached, what it costs, whether it is allowed.
+Source: 12-factor agents, factor 12 (a stateless reducer).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from midwatch.agents.answers import Parsed, Rejected, Resolve, answer_schema, parse_handoff, parse_plan
+from midwatch.config.specs import AgentSpec
+from midwatch.records.chat import ChatAnswer, ChatRequest, Message, ToolOffer, ToolRequest
+from midwatch.records.handoff import Criterion, Dispatch, Handoff, Plan
+
+__all__ = ["AskModel", "CallTools", "Finish", "Proposal", "TryAgain", "View", "after_answer", "before_model"]
+
+_RULES: Final[Mapping[str, str]] = {
+    "ceo": (
+        "You plan and delegate; you have no tools. Answer with one JSON object: `goal`, and `dispatches`, each with `agent`, `task` "
+        "and `criteria`. A criterion has `text` and `shown_by`: names of that agent's tools whose success shows that it is met."
+    ),
+    "specialist": (
+        "Use your tools for facts. When done, answer with one JSON object and nothing beside it: `changed`, `needed`, `risks`, each a "
+        "list of {`text`, `evidence`}. Evidence is a list of references from `refs` of tool answers (`e:...`). Say what is missing."
+    ),
+    "synthesis": (
+        "You receive typed handoffs. Write the result. When done, answer with one JSON object and nothing beside it: `answer` "
+        "(Markdown) and `changed`, `needed`, `risks`, each a list of {`text`, `evidence`} that cites references you were given."
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Everything an agent may see.
+
+    Attributes:
+        request: the run's input, as JSON. dispatch: a specialist's task. plan, handoffs: for synthesis.
+        roster: agent name -> tool names, for the CEO.
+        offers: tools that the agent may be offered; always empty for a CEO.
+        transcript: messages after the first, oldest first.
+    """
+
+    spec: AgentSpec
+    request: Any
+    max_output: int
+    offers: tuple[ToolOffer, ...] = ()
+    dispatch: Dispatch | None = None
+    plan: Plan | None = None
+    handoffs: tuple[Handoff, ...] = ()
+    roster: Mapping[str, tuple[str, ...]] | None = None
+    transcript: tuple[Message, ...] = ()
+
+    @property
+    def criteria(self) -> tuple[Criterion, ...]:
+        """What the dispatch asks to be shown."""
+        return self.dispatch.criteria if self.dispatch is not None else ()
+
+
+@dataclass(frozen=True, slots=True)
+class AskModel:
+    """Ask the model this."""
+
+    request: ChatRequest
+
+
+@dataclass(frozen=True, slots=True)
+class CallTools:
+    """Carry out these tool calls, each past every guard."""
+
+    calls: tuple[ToolRequest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The agent's part is done. `rule` names the recovery rule that was needed to read it."""
+
+    value: Plan | Handoff
+    rule: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TryAgain:
+    """The answer breaks its contract; `message` is what the agent is told."""
+
+    rejected: Rejected
+    message: Message
+
+
+Proposal = AskModel | CallTools | Finish | TryAgain
+
+
+def before_model(view: View) -> AskModel:
+    """Build the request of the next model call from the view alone."""
+    system = f"{view.spec.prompt.rstrip()}\n\n{_RULES[view.spec.role]}"
+    opening = Message("user", orjson.dumps(_brief(view), option=orjson.OPT_SORT_KEYS).decode())
+    return AskModel(
+        ChatRequest(
+            agent=view.spec.name,
+            route=view.spec.route,
+            messages=(Message("system", system), opening, *view.transcript),
+            max_output=view.max_output,
+            tools=() if view.spec.role == "ceo" else view.offers,
+            answer_schema=answer_schema(view.spec.role, specialists=tuple(view.roster or ())),
+            answer_name={"ceo": "plan", "specialist": "handoff", "synthesis": "report"}[view.spec.role],
+        )
+    )
+
+
+def after_answer(view: View, answer: ChatAnswer, resolve: Resolve) -> CallTools | Finish | TryAgain:
+    """Turn the model's answer into the next proposal.
+
+    A CEO's tool call is passed on like any other, so that the pipeline refuses and records it.
+    """
+    if answer.tool_calls and answer.finish != "length":
+        return CallTools(answer.tool_calls)
+    truncated = answer.finish == "length"
+    parsed: Parsed | Rejected
+    if view.spec.role == "ceo":
+        parsed = parse_plan(answer.content, specialists=tuple(view.roster or ()), truncated=truncated)
+    else:
+        parsed = parse_handoff(
+            answer.content,
+            agent=view.spec.name,
+            role=view.spec.role,
+            criteria=view.criteria,
+            resolve=resolve,
+            truncated=truncated,
+        )
+    if isinstance(parsed, Parsed):
+        return Finish(parsed.value, parsed.rule)
+    return TryAgain(parsed, Message("user", _complaint(parsed)))
+
+
+def _brief(view: View) -> dict[str, Any]:
+    brief: dict[str, Any] = {"request": view.request}
+    if view.roster is not None:
+        brief["agents"] = {name: list(tools) for name, tools in view.roster.items()}
+    if view.dispatch is not None:
+        brief["task"] = view.dispatch.task
+        brief["criteria"] = [item.to_json() for item in view.dispatch.criteria]
+    if view.plan is not None:
+        brief["plan"] = view.plan.to_json()
+        brief["handoffs"] = [_for_reader(item) for item in view.handoffs]
+    return brief
+
+
+def _for_reader(handoff: Handoff) -> dict[str, Any]:
+    body = handoff.to_json()
+    del body["answer"]
+    return body
+
+
+def _complaint(rejected: Rejected) -> str:
+    errors: Sequence[dict[str, str]] = [error.to_json() for error in rejected.field_errors]
+    body = {"ok": False, "error": {"code": rejected.code, "message": rejected.message, "field_errors": errors}}
+    return orjson.dumps(body).decode()

@@ -1,0 +1,58 @@
+"""Grants: who may call which tool, on which targets. No grant, no action.
+
+In:   the fleet's grants; an agent's name, a tool's name and its parsed arguments.
+Out:  `Allowed` naming the grant, or `Denied` with a hint that quotes no value.
+May import: config, records. Must not know: budgets, gates, the graph, what a tool does.
+Why so small: labels, mandates and acquired authority come on top of this and can only narrow it (CONTAINMENT.md, 18–19).
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from midwatch.config.specs import Grant
+from midwatch.records.decision import Allowed, Denied
+
+__all__ = ["decide"]
+
+
+def decide(grants: Sequence[Grant], *, agent: str, tool: str, arguments: Mapping[str, Any]) -> Allowed | Denied:
+    """Say whether some grant covers this call whole; two grants never add up to one.
+
+    Args:
+        agent: the agent's name, without `agent:`.
+        arguments: parsed and checked. A bound argument must be present and be text or a list of texts, each of which matches.
+
+    Returns:
+        `Allowed(by="grants[2]")` for the first that fits, else `Denied`.
+    """
+    near: list[str] = []
+    for place, grant in enumerate(grants):
+        if not any(fnmatchcase(f"agent:{agent}", who) for who in grant.who):
+            continue
+        if not any(fnmatchcase(tool, may) for may in grant.may):
+            continue
+        if grant.condition is not None:
+            near.append("its condition cannot be evaluated by this version")
+            continue
+        broken = [name for name, globs in grant.where.items() if not _fits(arguments.get(name), globs)]
+        if not broken:
+            return Allowed(f"grants[{place}]")
+        near.append("argument " + ", ".join(f"`{name}`" for name in sorted(broken)) + " is outside what it covers")
+    hint = f"a grant for `{tool}` exists, but {near[0]}" if near else f"no grant gives `{agent}` the tool `{tool}`"
+    return Denied(f"`{agent}` is not allowed to do this with `{tool}`", by="grants", hint=hint)
+
+
+def _fits(value: object, globs: Sequence[str]) -> bool:
+    """Match the value that will be used, not the way it is written: `reports/../x` is `x`."""
+    if isinstance(value, list):
+        return bool(value) and all(_fits(item, globs) for item in value)
+    if not isinstance(value, str) or not value or "\x00" in value:
+        return False
+    plain = posixpath.normpath(value) if "/" in value or ".." in value else value
+    if plain.startswith("../") or plain == "..":
+        return False
+    return any(fnmatchcase(plain, glob) for glob in globs)

@@ -1,0 +1,114 @@
+"""Context: what one segment of one run works with, handed in whole; no globals.
+
+In:   made by `engine.kernel` from what `wiring` chose. Out: read by the pipeline, the nodes and the runner.
+May import: everything right of engine. Must not know: the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import anyio
+import anyio.to_thread
+from langgraph.errors import GraphBubbleUp
+
+from midwatch.config.fleet import Fleet
+from midwatch.errors import MidwatchError
+from midwatch.models.port import ChatModel
+from midwatch.models.prices import Price
+from midwatch.sandbox.port import Sandbox
+from midwatch.store.port import Store, Tx
+from midwatch.tools.registry import Registry
+
+__all__ = ["Halted", "RouteRuntime", "Scrub", "Segment"]
+
+T = TypeVar("T")
+
+
+class Halted(GraphBubbleUp):
+    """The run must not go on. Passes LangGraph's tool nodes, retries and error handlers; what user code might still swallow
+    is stopped by `Segment.halt`, which every stage checks."""
+
+    def __init__(self, error: MidwatchError) -> None:
+        self.error = error
+        super().__init__(str(error))
+
+
+class Scrub(Protocol):
+    """Replaces credentials by markers; see `containment.credentials`."""
+
+    def text(self, text: str) -> tuple[str, Any]:
+        """Scrub one text; second: what was found."""
+        ...
+
+    def value(self, value: Any) -> tuple[Any, Any]:
+        """Scrub a JSON value deeply; second: what was found."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RouteRuntime:
+    """An alias, ready to be called: the client and the price that bounds it."""
+
+    model: ChatModel
+    price: Price
+    max_output: int
+    retries: int
+    timeout_us: int
+    protocol: str
+
+
+@dataclass(slots=True)
+class Segment:
+    """One taking-up of a run by this process. Mutable in one place only: `halt`, which is sticky.
+
+    Attributes:
+        epoch: under which every write of this segment is fenced.
+        deadline_us: when the run's wall or working bound ends, or None.
+        pause: awaits a number of microseconds; passed in, so that tests need no clock.
+    """
+
+    store: Store
+    fleet: Fleet
+    registry: Registry
+    routes: Mapping[str, RouteRuntime]
+    scrub: Scrub
+    sandbox: Sandbox
+    clock: Callable[[], int]
+    pause: Callable[[int], Awaitable[None]]
+    run: str
+    epoch: int
+    workdir: Path
+    governed: bool
+    deadline_us: int | None = None
+    halt: MidwatchError | None = None
+    limiter: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(16))
+    writers: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(16))
+
+    def stop(self, error: MidwatchError) -> Halted:
+        """Mark the segment as stopped; the first reason stays. Returns what to raise."""
+        if self.halt is None:
+            self.halt = error
+        return Halted(self.halt)
+
+    def check(self) -> None:
+        """Raise `Halted` if the segment was stopped, whoever swallowed the first one."""
+        if self.halt is not None:
+            raise Halted(self.halt)
+
+    def write(self, work: Callable[[Tx], T]) -> T:
+        """Commit on this thread without waiting for the disk; any store error stops the run."""
+        try:
+            return self.store.write(work)
+        except MidwatchError as error:
+            raise self.stop(error) from error
+
+    async def durable(self, work: Callable[[Tx], T]) -> T:
+        """Commit durably on a worker thread, so that parallel branches share one flush of the disk.
+
+        Raises whatever `work` raises; the caller decides which of these stop the run.
+        """
+        return await anyio.to_thread.run_sync(lambda: self.store.write(work, durable=True), limiter=self.writers)

@@ -1,0 +1,285 @@
+"""Model calls: the same path as a tool call, with tokens and money reserved before and settled after, once per attempt.
+
+In:   an `Actor`, a `ChatRequest`. Out: `ModelAnswered`, or `ModelRefused` when only this agent's part must end.
+May import: everything right of engine. Must not know: the graph around it, which provider answers.
+Why every attempt is a reservation: a retry costs again, and a cut or silent stream may have been charged (DESIGN.md, section 4).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+import rfc8785
+
+from midwatch.engine.context import RouteRuntime, Segment
+from midwatch.engine.pipeline import Pipeline, draft
+from midwatch.errors import BoundReached, Divergence, FenceLost, MidwatchError, ModelFailure, RunHalted, StoreError
+from midwatch.governor import scopes
+from midwatch.models.prices import fit_output
+from midwatch.models.tokens import input_bound
+from midwatch.records.call import Actor
+from midwatch.records.chat import ChatAnswer, ChatRequest, Message
+from midwatch.records.effect import EffectRow, effect_id
+from midwatch.records.spend import Unit
+from midwatch.store.port import Tx
+
+__all__ = ["ModelAnswered", "ModelCalls", "ModelRefused"]
+
+RETRY_US = 500_000
+RETRY_LIMIT_US = 20_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAnswered:
+    """The model's answer, scrubbed of credentials; `seq` is the event that records it."""
+
+    answer: ChatAnswer
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRefused:
+    """The agent cannot go on: its own bound is reached, or the provider kept failing."""
+
+    code: str
+    reason: str
+
+
+class ModelCalls:
+    """Carries model calls of one segment."""
+
+    def __init__(self, segment: Segment, pipeline: Pipeline) -> None:
+        self._seg, self._pipeline = segment, pipeline
+
+    async def ask(
+        self, actor: Actor, call_id: str, request: ChatRequest, causes: tuple[int, ...]
+    ) -> ModelAnswered | ModelRefused:
+        """Ask once for this place in the run; a repeated place is answered from the journal and not billed again.
+
+        Raises:
+            Halted: the run must stop.
+        """
+        seg = self._seg
+        seg.check()
+        request = self._scrub(request)
+        body = rfc8785.dumps(request.to_json())
+        digest = hashlib.sha256(body).hexdigest()
+        effect = effect_id(actor.run, actor.task, call_id, request.route)
+        row = seg.store.read(lambda tx: tx.effects.get(effect))
+        if row is not None and row.args_digest != digest:
+            raise seg.stop(Divergence(f"step `{actor.node}` repeated its model call with another request; the run stops"))
+        if row is not None and row.status == "done":
+            return self._stored(row)
+        attempt = 1 if row is None else row.attempt + 1
+        route = seg.routes[request.route]
+        for retry in range(route.retries + 1):
+            try:
+                return await self._attempt(actor, call_id, effect, request, body, digest, attempt + retry, causes)
+            except BoundReached as error:
+                if not scopes.is_agent_scope(error.scope):
+                    raise seg.stop(error) from error
+                return ModelRefused("bound_reached", str(error))
+            except ModelFailure as error:
+                if not error.retryable or retry == route.retries:
+                    return ModelRefused(error.code, str(error))
+                wait = error.retry_after_us if error.retry_after_us is not None else RETRY_US << retry
+                await seg.pause(min(wait, RETRY_LIMIT_US))
+                seg.check()
+        msg = "a route allows no attempt"
+        raise seg.stop(Divergence(msg))
+
+    def _stored(self, row: EffectRow) -> ModelAnswered:
+        body = self._seg.store.read(lambda tx: tx.blobs.get(row.result or ""))
+        if body is None:
+            raise self._seg.stop(Divergence(f"the answer of model call `{row.id}` is missing from the store"))
+        return ModelAnswered(ChatAnswer.from_json(orjson.loads(body)), row.finished_seq or row.intent_seq)
+
+    async def _attempt(
+        self,
+        actor: Actor,
+        call_id: str,
+        effect: str,
+        request: ChatRequest,
+        body: bytes,
+        digest: str,
+        attempt: int,
+        causes: tuple[int, ...],
+    ) -> ModelAnswered:
+        seg, route = self._seg, self._seg.routes[request.route]
+        self._pipeline.alive(seg.clock())
+        reservation = f"m:{effect}:{attempt}"
+        output = self._reserve(actor, request, route, reservation)
+        row = await self._intend(actor, call_id, effect, request, body, digest, attempt, causes, reservation, output)
+        try:
+            answer = await route.model.chat(
+                request, max_output=output, deadline_us=seg.clock() + route.timeout_us, on_delta=None, stop=None
+            )
+        except ModelFailure as error:
+            self._settle_failure(actor, row, request, reservation, error)
+            raise
+        return self._settle(actor, row, request, route, reservation, answer)
+
+    def _reserve(self, actor: Actor, request: ChatRequest, route: RouteRuntime, reservation: str) -> int:
+        """Hold the worst case on every scope and lower `max_output` to what is left; returns it."""
+        seg, now = self._seg, self._seg.clock()
+        bound = input_bound(request, protocol=route.protocol)
+        path = scopes.path(seg.fleet, run=seg.run, agent=actor.agent, at_us=now)
+
+        def work(tx: Tx) -> int:
+            accounts = tx.budgets.accounts(path)
+            wanted = min(request.max_output, route.max_output)
+            fitted = fit_output(
+                route.price,
+                balance_cost=scopes.room(accounts, "cost"),
+                balance_tokens=scopes.room(accounts, "tokens"),
+                input_bound=bound,
+                wanted=wanted,
+            )
+            output = wanted if fitted is None else fitted
+            amounts: dict[Unit, int] = {
+                "cost": route.price.worst(bound, output),
+                "tokens": bound + output,
+                "steps": 1,
+            }
+            tx.budgets.reserve(reservation, run=seg.run, lines=scopes.lines(path, amounts), at_us=now)
+            return output
+
+        try:
+            return seg.store.write(work)
+        except BoundReached:
+            raise
+        except MidwatchError as error:
+            raise seg.stop(error) from error
+
+    async def _intend(
+        self,
+        actor: Actor,
+        call_id: str,
+        effect: str,
+        request: ChatRequest,
+        body: bytes,
+        digest: str,
+        attempt: int,
+        causes: tuple[int, ...],
+        reservation: str,
+        output: int,
+    ) -> EffectRow:
+        seg, now = self._seg, self._seg.clock()
+        price = seg.routes[request.route].price
+
+        def work(tx: Tx) -> EffectRow:
+            tx.fences.check(actor.run, actor.epoch)
+            halt = tx.runs.halt(actor.run)
+            if halt is not None:
+                raise RunHalted(f"this run was stopped by `{halt.by}`: {halt.reason}")
+            tx.budgets.confirm(reservation)
+            blob = tx.blobs.put(body)
+            data = {
+                "effect": effect,
+                "model": price.model,
+                "route": request.route,
+                "request_blob": blob,
+                "max_output": output,
+                "attempt": attempt,
+                "price": price.version,
+            }
+            seq = tx.ledger.append(draft("intent", actor, now, data, causes=causes))
+            row = EffectRow(
+                id=effect,
+                run=actor.run,
+                task=actor.task,
+                call_id=call_id,
+                kind="model",
+                tool=request.route,
+                tool_digest="",
+                effect="read",
+                agent=actor.agent,
+                args_digest=digest,
+                arguments=blob,
+                epoch=actor.epoch,
+                attempt=attempt,
+                status="started",
+                started_us=now,
+                intent_seq=seq,
+            )
+            tx.effects.begin(row)
+            return row
+
+        try:
+            return await seg.durable(work)
+        except (FenceLost, RunHalted, Divergence, StoreError) as error:
+            raise seg.stop(error) from error
+
+    def _settle(
+        self,
+        actor: Actor,
+        row: EffectRow,
+        request: ChatRequest,
+        route: RouteRuntime,
+        reservation: str,
+        answer: ChatAnswer,
+    ) -> ModelAnswered:
+        seg, now = self._seg, self._seg.clock()
+        content, _ = seg.scrub.text(answer.content)
+        calls = tuple(replace(call, arguments=seg.scrub.text(call.arguments)[0]) for call in answer.tool_calls)
+        clean = replace(answer, content=content, tool_calls=calls)
+        usage = answer.usage
+        actual: dict[Unit, int] = {"cost": route.price.cost(usage), "tokens": usage.input + usage.output, "steps": 1}
+
+        def work(tx: Tx) -> int:
+            blob = tx.blobs.put(orjson.dumps(clean.to_json()))
+            charged = tx.budgets.settle(reservation, actual, at_us=now)
+            tx.runs.add_spend(actor.run, charged)
+            data: dict[str, Any] = {
+                "effect": row.id,
+                "model": answer.model,
+                "route": request.route,
+                "ok": True,
+                "finish": answer.finish,
+                "usage": usage.to_json(),
+                "cost": charged.get("cost", 0),
+                "price": route.price.version,
+                "result_blob": blob,
+                "ms": (now - row.started_us) // 1000,
+            }
+            seq = tx.ledger.append(draft("finished", actor, now, data, causes=(row.intent_seq,)))
+            for rule in answer.signals:
+                told = {"route": request.route, "model": answer.model, "rule": rule, "where": "constrained answer"}
+                tx.ledger.append(draft("signal", actor, now, told, causes=(seq,)))
+            tx.effects.finish(row.id, epoch=actor.epoch, result=blob, at_us=now, seq=seq)
+            return seq
+
+        return ModelAnswered(clean, seg.write(work))
+
+    def _settle_failure(
+        self, actor: Actor, row: EffectRow, request: ChatRequest, reservation: str, error: ModelFailure
+    ) -> None:
+        """What was dispatched is charged in full; what never left is given back."""
+        seg, now = self._seg, self._seg.clock()
+
+        def work(tx: Tx) -> None:
+            actual = None if error.dispatched else {"cost": 0, "tokens": 0, "steps": 1}
+            charged = tx.budgets.settle(reservation, actual, at_us=now)  # type: ignore[arg-type]
+            tx.runs.add_spend(actor.run, charged)
+            data = {
+                "effect": row.id,
+                "route": request.route,
+                "ok": False,
+                "code": error.code,
+                "charged_in_full": error.dispatched,
+                "cost": charged.get("cost", 0),
+                "detail_blob": tx.blobs.put(seg.scrub.text(str(error))[0].encode()),
+                "ms": (now - row.started_us) // 1000,
+            }
+            tx.ledger.append(draft("finished", actor, now, data, causes=(row.intent_seq,)))
+
+        seg.write(work)
+
+    def _scrub(self, request: ChatRequest) -> ChatRequest:
+        def clean(message: Message) -> Message:
+            return replace(message, content=self._seg.scrub.text(message.content)[0])
+
+        return replace(request, messages=tuple(clean(message) for message in request.messages))

@@ -1,0 +1,235 @@
+"""Nodes: what `think` and `act` do, on top of the pure step and the guarded calls.
+
+In:   an agent's name and its state. Out: the state's changes.
+May import: everything right of engine. Must not know: how the graph is compiled, who started the run.
+Why a failed agent is a handoff: a specialist that cannot finish must not take its siblings' work with it; a CEO or a synthesis
+that cannot finish ends the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+import orjson
+from langgraph.runtime import get_runtime
+from langgraph.types import interrupt
+
+from midwatch.agents import answers, step
+from midwatch.config.specs import TeamSpec
+from midwatch.engine.context import Segment
+from midwatch.engine.model_call import ModelCalls, ModelRefused
+from midwatch.engine.pipeline import Answered, Pipeline, Waiting, draft
+from midwatch.errors import HandoffRefused
+from midwatch.graph.team import AgentState
+from midwatch.records.call import Actor
+from midwatch.records.chat import Message, ToolRequest
+from midwatch.records.envelope import Envelope
+from midwatch.records.handoff import Dispatch, Handoff, Plan
+from midwatch.records.run import Transition
+from midwatch.store.port import Tx
+
+__all__ = ["Nodes"]
+
+CALLS_PER_STEP = 16
+"""Tool calls carried out of one answer; further ones are refused as data."""
+STEPS_WITHOUT_BOUND = 20
+
+
+class Nodes:
+    """Bodies of the team's nodes for one segment."""
+
+    def __init__(self, segment: Segment) -> None:
+        self._seg = segment
+        self._pipeline = Pipeline(segment)
+        self._models = ModelCalls(segment, self._pipeline)
+
+    async def think(self, agent: str, state: AgentState) -> dict[str, Any]:
+        """Ask the model once and read its answer; the pure part is `agents.step`."""
+        actor = self._enter(agent, "think", state)
+        turn = state.get("turn", 0)
+        view = self._view(agent, state)
+        bound = view.spec.limits.steps or STEPS_WITHOUT_BOUND
+        if turn >= bound:
+            return self._give_up(actor, view, f"its {bound} steps are used", turn)
+        asked = step.before_model(view)
+        causes = tuple(state.get("causes", ()))
+        result = await self._models.ask(actor, f"model:{turn}", asked.request, causes)
+        if isinstance(result, ModelRefused):
+            return self._give_up(actor, view, result.reason, turn)
+        known = self._evidence(agent, view)
+        proposal = step.after_answer(view, result.answer, known.get)
+        said = Message("assistant", result.answer.content, result.answer.tool_calls).to_json()
+        out: dict[str, Any] = {"turn": turn + 1, "causes": [result.seq], "pending": []}
+        match proposal:
+            case step.CallTools(calls=calls) if agent != self._team().ceo:
+                out |= {"transcript": [said], "pending": [call.to_json() for call in calls]}
+            case step.CallTools(calls=calls):
+                out |= {"transcript": [said, *await self._refused_to_ceo(actor, calls, result.seq)]}
+            case step.TryAgain(rejected=rejected, message=message):
+                self._note(actor, "handoff.refused", {"code": rejected.code, "reason": rejected.message}, result.seq)
+                out |= {"transcript": [said, message.to_json()]}
+            case step.Finish(value=value, rule=rule):
+                out |= self._finish(actor, view, value, rule, result.seq)
+        self._leave(actor, out)
+        return out
+
+    async def act(self, agent: str, state: AgentState) -> dict[str, Any]:
+        """Carry out the pending calls side by side; waits for a person where one must speak."""
+        actor = self._enter(agent, "act", state)
+        causes = tuple(state.get("causes", ()))
+        calls = [ToolRequest(**call) for call in state.get("pending", ())]
+        while True:
+            outcomes = await asyncio.gather(
+                *(self._call(actor, place, call, causes) for place, call in enumerate(calls)), return_exceptions=True
+            )
+            for outcome in outcomes:
+                if isinstance(outcome, BaseException):
+                    raise outcome
+            waiting = [item for item in outcomes if isinstance(item, Waiting)]
+            if not waiting:
+                break
+            self._transition(actor, "waiting", None)
+            interrupt({"gates": [w.gate for w in waiting if w.gate], "in_doubt": [w.in_doubt for w in waiting if w.in_doubt]})
+        settled = [item for item in outcomes if isinstance(item, Answered)]
+        out = {
+            "transcript": [_told(call, item.envelope) for call, item in zip(calls, settled, strict=True)],
+            "pending": [],
+            "causes": [item.seq for item in settled],
+        }
+        self._leave(actor, out)
+        return out
+
+    async def _call(self, actor: Actor, place: int, call: ToolRequest, causes: tuple[int, ...]) -> Answered | Waiting:
+        return await self._pipeline.tool(actor, f"tool:{actor.step}.{place}", call.name, call.arguments, causes)
+
+    async def _refused_to_ceo(self, actor: Actor, calls: tuple[ToolRequest, ...], cause: int) -> list[dict[str, Any]]:
+        told = []
+        for place, call in enumerate(calls):
+            outcome = await self._call(actor, place, call, (cause,))
+            if isinstance(outcome, Answered):
+                told.append(_told(call, outcome.envelope))
+        return told
+
+    def _finish(self, actor: Actor, view: step.View, value: Plan | Handoff, rule: str | None, cause: int) -> dict[str, Any]:
+        if rule is not None:
+            route = self._seg.fleet.route_of(actor.agent)
+            told = {"route": route.target, "model": route.model, "rule": rule, "where": f"{view.spec.role} answer"}
+            self._note(actor, "signal", told, cause)
+        body = value.to_json()
+        if isinstance(value, Plan):
+            self._note(actor, "plan", {"plan_blob": self._blob(body), "dispatches": len(value.dispatches)}, cause)
+            return {"done": True, "plan": body}
+        self._note(actor, "handoff", {"status": value.status, "handoff_blob": self._blob(body)}, cause)
+        return {"done": True, "result": body} if view.spec.role == "synthesis" else {"done": True, "handoffs": [body]}
+
+    def _give_up(self, actor: Actor, view: step.View, reason: str, turn: int) -> dict[str, Any]:
+        if view.spec.role != "specialist":
+            raise self._seg.stop(HandoffRefused(f"`{actor.agent}` could not finish: {reason}"))
+        handoff = answers.failed(actor.agent, reason, criteria=view.criteria)
+        self._note(actor, "handoff", {"status": "failed", "handoff_blob": self._blob(handoff.to_json())}, None)
+        out = {"done": True, "turn": turn + 1, "pending": [], "handoffs": [handoff.to_json()]}
+        self._leave(actor, out)
+        return out
+
+    def _view(self, agent: str, state: AgentState) -> step.View:
+        seg, team = self._seg, self._team()
+        spec = seg.fleet.agents[agent]
+        allowed = {name: self._allowed(name) for name in team.specialists}
+        return step.View(
+            spec=spec,
+            request=state.get("request"),
+            max_output=seg.routes[spec.route].max_output,
+            offers=() if spec.role == "ceo" else tuple(seg.registry.offers(self._allowed(agent))),
+            dispatch=Dispatch.from_json(state["dispatch"]) if state.get("dispatch") else None,
+            plan=_plan(state["plan"]) if spec.role == "synthesis" and state.get("plan") else None,
+            handoffs=tuple(Handoff.from_json(item) for item in state.get("handoffs", ())),
+            roster=allowed if spec.role == "ceo" else None,
+            transcript=tuple(Message.from_json(item) for item in state.get("transcript", ())),
+        )
+
+    def _allowed(self, agent: str) -> tuple[str, ...]:
+        globs = self._seg.fleet.agents[agent].tools
+        return tuple(name for name in self._seg.registry.names() if any(fnmatchcase(name, glob) for glob in globs))
+
+    def _evidence(self, agent: str, view: step.View) -> Mapping[str, answers.Evidence]:
+        """What this agent may cite: its own executions, and what handoffs that it received cite."""
+        received = {
+            ref for handoff in view.handoffs for items in (handoff.changed, handoff.needed, handoff.risks) for item in items
+            for ref in item.evidence
+        }
+
+        def work(tx: Tx) -> dict[str, answers.Evidence]:
+            found = {}
+            for row in tx.effects.list(self._seg.run, statuses=("done",)):
+                ref = f"e:{row.id}"
+                if row.kind == "tool" and row.result is not None and (row.agent == agent or ref in received):
+                    body = tx.blobs.get(row.result)
+                    found[ref] = answers.Evidence(row.tool, body is not None and orjson.loads(body)["ok"])
+            return found
+
+        return self._seg.store.read(work)
+
+    def _team(self) -> TeamSpec:
+        spec = self._seg.fleet.graph
+        if not isinstance(spec, TeamSpec):
+            raise self._seg.stop(HandoffRefused("only `graph: {team: …}` can be run by this version"))
+        return spec
+
+    def _enter(self, agent: str, node: str, state: AgentState) -> Actor:
+        self._seg.check()
+        info = get_runtime().execution_info
+        task = info.checkpoint_ns if info is not None else f"{agent}|{node}"
+        spec = self._seg.fleet.agents[agent]
+        actor = Actor(
+            run=self._seg.run,
+            fleet=self._seg.fleet.name,
+            agent=agent,
+            role=spec.role,
+            vertical=self._seg.fleet.vertical_of(agent),
+            node=f"{agent}.{node}",
+            task=task,
+            step=state.get("turn", 0),
+            epoch=self._seg.epoch,
+        )
+        self._transition(actor, "started", None)
+        return actor
+
+    def _leave(self, actor: Actor, out: Mapping[str, Any]) -> None:
+        self._transition(actor, "finished", len(orjson.dumps(out)))
+
+    def _transition(self, actor: Actor, status: str, size: int | None) -> None:
+        now = self._seg.clock()
+
+        def work(tx: Tx) -> None:
+            tx.fences.check(actor.run, actor.epoch)
+            if status == "started":
+                seq = tx.ledger.append(draft("node.started", actor, now, {}))
+                ns = actor.task.rpartition("|")[0]
+                tx.transitions.start(
+                    Transition(actor.run, seq, ns, actor.node, actor.task, actor.step, "started", now)
+                )
+                return
+            tx.transitions.finish(actor.run, actor.task, status=status, ended_us=now, bytes_out=size)
+            if status == "finished":
+                tx.ledger.append(draft("node.finished", actor, now, {"bytes": size}))
+
+        self._seg.write(work)
+
+    def _note(self, actor: Actor, kind: str, data: Mapping[str, Any], cause: int | None) -> None:
+        event = draft(kind, actor, self._seg.clock(), data, causes=() if cause is None else (cause,))
+        self._seg.write(lambda tx: tx.ledger.append(event))
+
+    def _blob(self, body: Mapping[str, Any]) -> str:
+        return self._seg.write(lambda tx: tx.blobs.put(orjson.dumps(body)))
+
+
+def _plan(body: Mapping[str, Any]) -> Plan:
+    return Plan(body["goal"], tuple(Dispatch.from_json(item) for item in body["dispatches"]))
+
+
+def _told(call: ToolRequest, envelope: Envelope) -> dict[str, Any]:
+    content = orjson.dumps(envelope.to_json()).decode()
+    return Message("tool", content, tool_call_id=call.id, name=call.name).to_json()

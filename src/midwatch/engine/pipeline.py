@@ -1,0 +1,479 @@
+"""The pipeline: one tool call past every guard, one named stage a line (DESIGN.md, section 2).
+
+In:   an `Actor`, the call's id and what the model wrote. Out: `Answered` with an envelope, or `Waiting` for a person.
+May import: everything right of engine. Must not know: the graph around it.
+Why values: a denial is data for the agent; only a halt is raised, and it is sticky (`Segment.halt`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from typing import Any, Final
+
+import orjson
+
+from midwatch.containment import grants
+from midwatch.engine.context import Segment
+from midwatch.errors import BoundReached, Divergence, FenceLost, GateNotUsable, MidwatchError, RunHalted, StoreError
+from midwatch.gates import rules
+from midwatch.gates.binding import bind, new_nonce
+from midwatch.governor import scopes
+from midwatch.records.call import Actor
+from midwatch.records.decision import Ask, StageMark
+from midwatch.records.effect import EffectRow, effect_id
+from midwatch.records.envelope import Code, Envelope, ErrorBody
+from midwatch.records.event import EventDraft
+from midwatch.records.gate import GateRow
+from midwatch.store.port import Tx
+from midwatch.tools import arguments, envelope, perform
+from midwatch.tools.decorate import Tool
+
+__all__ = ["HEARTBEAT", "Answered", "Pipeline", "Waiting", "draft"]
+
+HEARTBEAT: Final = "governor"
+REPEATABLE: Final = ("pure", "read")
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The call is settled; `seq` is the ledger event that says how."""
+
+    envelope: Envelope
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A person must speak first: an open gate, or an effect in doubt."""
+
+    gate: str | None = None
+    in_doubt: str | None = None
+
+
+@dataclass(slots=True)
+class _Passage:
+    """What one call gathers on its way; lives for one call and is seen by the stages alone."""
+
+    actor: Actor
+    id: str
+    name: str
+    raw: str
+    causes: tuple[int, ...]
+    marks: list[StageMark] = field(default_factory=list)
+    tool: Tool | None = None
+    checked: arguments.Checked | None = None
+    row: EffectRow | None = None
+    gate: GateRow | None = None
+    attempt: int = 1
+    seq: int = 0
+    started_us: int = 0
+
+    def mark(self, stage: str, outcome: Any, **detail: Any) -> None:
+        self.marks.append(StageMark(stage, outcome, detail))
+
+    @property
+    def effect(self) -> str:
+        return effect_id(self.actor.run, self.actor.task, self.id, self.name)
+
+    @property
+    def reservation(self) -> str:
+        return f"t:{self.effect}:{self.attempt}"
+
+
+def draft(kind: Any, actor: Actor, at_us: int, data: Mapping[str, Any], causes: tuple[int, ...] = ()) -> EventDraft:
+    """Make an event of this actor."""
+    return EventDraft(
+        kind,
+        actor.run,
+        at_us,
+        data,
+        node=actor.node,
+        agent=actor.agent,
+        step=actor.step,
+        task=actor.task,
+        causes=causes,
+    )
+
+
+class Pipeline:
+    """Carries tool calls of one segment past the guards."""
+
+    def __init__(self, segment: Segment) -> None:
+        self._seg = segment
+
+    async def tool(self, actor: Actor, call_id: str, name: str, raw: str, causes: tuple[int, ...]) -> Answered | Waiting:
+        """Carry out one tool call, at most once for its place in the run.
+
+        Raises:
+            Halted: the run must stop; nothing more of it happens in this segment.
+        """
+        seg = self._seg
+        seg.check()
+        passage = _Passage(actor, call_id, name, raw, causes)
+        stop = (
+            self._contract(passage)
+            or self._journalled(passage)
+            or self._provenance(passage)
+            or self._containment(passage)
+            or self._governor(passage)
+            or self._gates(passage)
+        )
+        if stop is not None:
+            return stop
+        refused = await self._journal(passage)
+        if refused is not None:
+            return refused
+        performed = await self._perform(passage)
+        return await self._settle(passage, performed)
+
+    # 1 contract
+    def _contract(self, p: _Passage) -> Answered | None:
+        spec = self._seg.fleet.agents[p.actor.agent]
+        tool = self._seg.registry.get(p.name) if p.name in self._seg.registry.names() else None
+        if p.actor.role == "ceo":
+            p.mark("contract", "deny", reason="a ceo has no tools")
+            return self._refuse(p, "denied", "a ceo only plans and delegates", hint="name an agent in `dispatches` instead")
+        if tool is None or not any(fnmatchcase(tool.contract.name, glob) for glob in spec.tools):
+            p.mark("contract", "deny", reason="unknown tool")
+            return self._refuse(p, "unknown_tool", "you have no tool of that name", hint="use only tools you were offered")
+        scrubbed, found = self._seg.scrub.text(p.raw)
+        checked = arguments.check(tool, scrubbed)
+        p.tool = tool
+        if isinstance(checked, Envelope):
+            p.mark("contract", "deny", reason="arguments")
+            error = checked.error
+            return self._refuse(p, "invalid_arguments", "the arguments do not fit", base=error)
+        p.checked = checked
+        p.mark("contract", "pass", credentials=len(found), recovered=checked.signal)
+        return None
+
+    def _journalled(self, p: _Passage) -> Answered | Waiting | None:
+        """Answer from the journal what was already done; the same place with other arguments stops the run."""
+        tool, checked = _known(p)
+        row = self._seg.store.read(lambda tx: tx.effects.get(p.effect))
+        if row is None:
+            return None
+        if row.args_digest != checked.args_digest or row.tool_digest != tool.contract.digest:
+            raise self._seg.stop(
+                Divergence(f"step `{p.actor.node}` repeated call `{p.id}` of `{p.name}` with other arguments; the run stops")
+            )
+        if row.status == "done":
+            body = self._seg.store.read(lambda tx: tx.blobs.get(row.result or ""))
+            if body is None:
+                raise self._seg.stop(Divergence(f"the result of effect `{row.id}` is missing from the store"))
+            return Answered(Envelope.from_json(orjson.loads(body)), row.finished_seq or row.intent_seq)
+        if row.status == "not_done":
+            p.mark("journal", "deny", reason="a person says it was not done")
+            return self._refuse(p, "in_doubt", "this did not happen", hint="propose it again if it is still needed")
+        repeatable = tool.contract.effect in REPEATABLE or tool.contract.idempotent or row.status == "retry"
+        if not repeatable:
+            return Waiting(in_doubt=row.id)
+        p.attempt = row.attempt + 1
+        return None
+
+    # 2 provenance
+    def _provenance(self, p: _Passage) -> None:
+        p.mark("provenance", "pass", causes=list(p.causes))
+
+    # 3 containment
+    def _containment(self, p: _Passage) -> Answered | None:
+        tool, checked = _known(p)
+        verdict = grants.decide(
+            self._seg.fleet.grants, agent=p.actor.agent, tool=tool.contract.name, arguments=checked.arguments
+        )
+        if isinstance(verdict, grants.Denied):
+            p.mark("containment", "deny", by=verdict.by, reason=verdict.reason)
+            return self._refuse(p, "denied", verdict.reason, hint=verdict.hint)
+        p.mark("containment", "pass", by=verdict.by)
+        return None
+
+    # 4 governor
+    def _governor(self, p: _Passage) -> Answered | None:
+        seg, now = self._seg, self._seg.clock()
+        self.alive(now)
+        path = scopes.path(seg.fleet, run=seg.run, agent=p.actor.agent, at_us=now)
+        try:
+            seg.store.write(
+                lambda tx: tx.budgets.reserve(
+                    p.reservation, run=seg.run, lines=scopes.lines(path, {"tool_calls": 1}), at_us=now
+                )
+            )
+        except BoundReached as error:
+            p.mark("governor", "stop", scope=error.scope, unit=error.unit)
+            answer = self._refuse(p, "bound_reached", f"the {error.unit} bound is reached", hint="finish with what you have")
+            if not scopes.is_agent_scope(error.scope):
+                raise seg.stop(error) from error
+            return answer
+        except MidwatchError as error:
+            raise seg.stop(error) from error
+        p.mark("governor", "pass", reservation=p.reservation)
+        return None
+
+    def alive(self, now: int) -> None:
+        """Stop the run when it is past its time or when the governor outside it gives no sign of life.
+
+        Raises:
+            Halted: with `BoundReached` for time, `RunHalted` for a stale governor.
+        """
+        seg = self._seg
+        if seg.deadline_us is not None and now > seg.deadline_us:
+            error = BoundReached(scope=f"run:{seg.run}", unit="wall", cap=seg.deadline_us, used=now, asked=0)
+            raise seg.stop(error)
+        if not seg.governed:
+            return
+        beat = seg.store.read(lambda tx: tx.watch.last(HEARTBEAT))
+        if beat is None or now - beat.at_us > seg.fleet.governor.stale_after_us:
+            raise seg.stop(RunHalted("the governor gives no sign of life, so no effect may begin; `midwatch resume` starts one"))
+
+    # 5 gates
+    def _gates(self, p: _Passage) -> Answered | Waiting | None:
+        tool, checked = _known(p)
+        verdict = rules.decide(
+            self._seg.fleet.gates, contract=tool.contract, agent=p.actor.agent, arguments=checked.arguments
+        )
+        if not isinstance(verdict, Ask):
+            p.mark("gates", "pass", by=verdict.by)
+            return None
+        now = self._seg.clock()
+        gate = self._seg.store.read(lambda tx: tx.gates.get(p.effect))
+        if gate is None:
+            return self._open_gate(p, verdict)
+        if gate.status == "open" and now <= gate.expires_us:
+            self._release(p)
+            return Waiting(gate=gate.id)
+        if gate.status == "approved" and now <= gate.expires_us and gate.digest == self._binding(p, gate):
+            p.gate = gate
+            p.mark("gates", "pass", by=verdict.by, gate=gate.id, answered_by=gate.answered_by)
+            return None
+        self._release(p)
+        p.mark("gates", "deny", by=verdict.by, gate=gate.id)
+        reason = "a person said no" if gate.status == "denied" else "no valid yes was given in time"
+        return self._refuse(p, "denied", reason, hint="do not propose the same action again")
+
+    def _open_gate(self, p: _Passage, verdict: Ask) -> Waiting:
+        tool, checked = _known(p)
+        now = self._seg.clock()
+        card = {
+            "action": tool.contract.name,
+            "does": tool.contract.description,
+            "effect": tool.contract.effect,
+            "arguments": checked.arguments,
+            "agent": p.actor.agent,
+            "node": p.actor.node,
+            "reversible": tool.contract.reversible,
+            "reason": verdict.reason,
+            "causes": list(p.causes),
+        }
+        p.mark("gates", "ask", by=verdict.by, who=verdict.who)
+
+        def work(tx: Tx) -> None:
+            seqs = self._propose(tx, p, now)
+            row = GateRow(
+                id=p.effect,
+                run=p.actor.run,
+                agent=p.actor.agent,
+                tool=tool.contract.name,
+                digest="",
+                nonce=new_nonce(),
+                policy_digest=self._seg.fleet.policy_digest,
+                who=verdict.who,
+                reason=verdict.reason,
+                card=tx.blobs.put(orjson.dumps(card)),
+                status="open",
+                opened_us=now,
+                expires_us=now + verdict.expires_us,
+            )
+            opened = tx.gates.open(replace(row, digest=self._binding(p, row)))
+            data = {"gate": opened.id, "digest": opened.digest, "who": opened.who, "card_blob": opened.card}
+            tx.ledger.append(draft("gate.opened", p.actor, now, data, causes=(seqs,)))
+            tx.budgets.release(p.reservation)
+
+        self._seg.write(work)
+        return Waiting(gate=p.effect)
+
+    def _binding(self, p: _Passage, gate: GateRow) -> str:
+        tool, checked = _known(p)
+        return bind(
+            tool=tool.contract.name,
+            tool_digest=tool.contract.digest,
+            args_digest=checked.args_digest,
+            agent=p.actor.agent,
+            run=p.actor.run,
+            policy_digest=self._seg.fleet.policy_digest,
+            expires_us=gate.expires_us,
+            nonce=gate.nonce,
+        )
+
+    # 6 journal
+    async def _journal(self, p: _Passage) -> Answered | None:
+        """One durable transaction: fence, halt, gate, reservation, intent."""
+        tool, checked = _known(p)
+        seg, now = self._seg, self._seg.clock()
+
+        def work(tx: Tx) -> tuple[EffectRow, int]:
+            tx.fences.check(p.actor.run, p.actor.epoch)
+            halt = tx.runs.halt(p.actor.run)
+            if halt is not None:
+                raise RunHalted(f"this run was stopped by `{halt.by}`: {halt.reason}")
+            cause = self._propose(tx, p, now)
+            if p.gate is not None:
+                tx.gates.consume(p.gate.id, digest=self._binding(p, p.gate), at_us=now)
+                tx.ledger.append(draft("gate.used", p.actor, now, {"gate": p.gate.id, "digest": p.gate.digest}, (cause,)))
+            tx.budgets.confirm(p.reservation)
+            blob = tx.blobs.put(checked.canonical)
+            data = {
+                "effect": p.effect,
+                "tool": tool.contract.name,
+                "tool_digest": tool.contract.digest,
+                "class": tool.contract.effect,
+                "arguments_blob": blob,
+                "attempt": p.attempt,
+                "runs": tool.contract.runs,
+                "isolation": seg.sandbox.level if tool.contract.runs == "sandbox" else "none: in the broker",
+            }
+            seq = tx.ledger.append(draft("intent", p.actor, now, data, causes=(cause,)))
+            row = EffectRow(
+                id=p.effect,
+                run=p.actor.run,
+                task=p.actor.task,
+                call_id=p.id,
+                kind="tool",
+                tool=tool.contract.name,
+                tool_digest=tool.contract.digest,
+                effect=tool.contract.effect,
+                agent=p.actor.agent,
+                args_digest=checked.args_digest,
+                arguments=blob,
+                epoch=p.actor.epoch,
+                attempt=p.attempt,
+                status="started",
+                started_us=now,
+                intent_seq=seq,
+            )
+            tx.effects.begin(row)
+            return row, seq
+
+        try:
+            p.row, p.seq = await seg.durable(work)
+        except GateNotUsable as error:
+            self._release(p)
+            p.mark("journal", "deny", reason="gate")
+            return self._refuse(p, "denied", str(error))
+        except (FenceLost, RunHalted, Divergence, StoreError) as error:
+            raise seg.stop(error) from error
+        return None
+
+    # 7 perform
+    async def _perform(self, p: _Passage) -> perform.Performed:
+        tool, checked = _known(p)
+        seg = self._seg
+        context = perform.PerformContext(
+            idempotency_key=p.effect,
+            run=p.actor.run,
+            agent=p.actor.agent,
+            clock=seg.clock,
+            workdir=seg.workdir,
+            limiter=seg.limiter,
+        )
+        p.started_us = seg.clock()
+        if checked.cursor is not None:
+            return perform.Performed(value=None, error=None, detail=None, duration_us=0)
+        return await perform.perform(tool, checked, context=context, sandbox=seg.sandbox)
+
+    # 8 envelope, 9 effects, 10 settle
+    async def _settle(self, p: _Passage, performed: perform.Performed) -> Answered:
+        tool, checked = _known(p)
+        seg, now = self._seg, self._seg.clock()
+        ms = max(0, (now - p.started_us) // 1000)
+
+        def work(tx: Tx) -> Answered:
+            if checked.cursor is not None:
+                sealed = envelope.page(
+                    tool, checked.cursor, get_blob=tx.blobs.get, may_read=lambda digest: self._owns(tx, p, digest),
+                    effect_id=p.effect, ms=ms,
+                )
+            else:
+                sealed = envelope.seal(
+                    tool, checked, self._scrubbed(performed), effect_id=p.effect, put_blob=tx.blobs.put, ms=ms
+                )
+            blob = tx.blobs.put(orjson.dumps(sealed.to_json()))
+            data = {
+                "effect": p.effect,
+                "tool": tool.contract.name,
+                "ok": sealed.ok,
+                "code": None if sealed.error is None else sealed.error.code,
+                "result_blob": blob,
+                "refs": list(sealed.refs),
+                "truncated": sealed.truncated,
+                "ms": ms,
+                "declared": {"class": tool.contract.effect, "open_world": tool.contract.open_world},
+                "detail_blob": tx.blobs.put(seg.scrub.text(performed.detail)[0].encode()) if performed.detail else None,
+            }
+            seq = tx.ledger.append(draft("finished", p.actor, now, data, causes=(p.seq,)))
+            if checked.signal is not None:
+                told = {"tool": tool.contract.name, "tool_digest": tool.contract.digest, "rule": checked.signal, "where": "arguments"}
+                tx.ledger.append(draft("signal", p.actor, now, told, causes=(seq,)))
+            tx.effects.finish(p.effect, epoch=p.actor.epoch, result=blob, at_us=now, seq=seq)
+            charged = tx.budgets.settle(p.reservation, {"tool_calls": 1}, at_us=now)
+            tx.runs.add_spend(p.actor.run, charged)
+            return Answered(sealed, seq)
+
+        return seg.write(work)
+
+    def _scrubbed(self, performed: perform.Performed) -> perform.Performed:
+        value, _ = self._seg.scrub.value(performed.value)
+        return replace(performed, value=value)
+
+    def _owns(self, tx: Tx, p: _Passage, digest: str) -> bool:
+        """A cursor opens only bodies that this agent's own executions in this run produced."""
+        for row in tx.effects.list(p.actor.run, statuses=("done",)):
+            if row.agent == p.actor.agent and row.result is not None:
+                body = tx.blobs.get(row.result)
+                if body is not None and f"b:{digest}" in orjson.loads(body)["refs"]:
+                    return True
+        return False
+
+    def _release(self, p: _Passage) -> None:
+        self._seg.write(lambda tx: tx.budgets.release(p.reservation))
+
+    def _propose(self, tx: Tx, p: _Passage, now: int) -> int:
+        """Append `proposed` and `decided`; returns the latter's number."""
+        raw = tx.blobs.put(self._seg.scrub.text(p.raw)[0].encode())
+        proposed = tx.ledger.append(
+            draft("proposed", p.actor, now, {"call": p.id, "tool": p.name, "arguments_blob": raw}, causes=p.causes)
+        )
+        stages = [mark.to_json() for mark in p.marks]
+        return tx.ledger.append(
+            draft("decided", p.actor, now, {"call": p.id, "tool": p.name, "stages": stages}, causes=(proposed,))
+        )
+
+    def _refuse(
+        self, p: _Passage, code: Code, message: str, *, hint: str | None = None, base: ErrorBody | None = None
+    ) -> Answered:
+        """Answer with an error envelope and record it; nothing was done."""
+        error = replace(base, code=code) if base is not None else ErrorBody(code, message, hint=hint)
+        answer = Envelope(ok=False, error=error, meta={"tool": p.name[:100]})
+        now = self._seg.clock()
+
+        def work(tx: Tx) -> int:
+            cause = self._propose(tx, p, now)
+            data = {
+                "call": p.id,
+                "tool": p.name[:100],
+                "ok": False,
+                "code": code,
+                "result_blob": tx.blobs.put(orjson.dumps(answer.to_json())),
+            }
+            return tx.ledger.append(draft("finished", p.actor, now, data, causes=(cause,)))
+
+        return Answered(answer, self._seg.write(work))
+
+
+def _known(p: _Passage) -> tuple[Tool, arguments.Checked]:
+    """Stages after the first may rely on both."""
+    if p.tool is None or p.checked is None:
+        msg = "stage 1 did not finish"
+        raise Divergence(msg)
+    return p.tool, p.checked
