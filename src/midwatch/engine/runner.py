@@ -1,0 +1,271 @@
+"""Runner: one segment of one run, from taking the lease to the row that says how it stopped.
+
+In:   a run row, what wiring chose. Out: `RunResult`.
+May import: everything right of engine. Must not know: which adapters stand behind the ports.
+
+    take lease → settle what a dead worker left → graph until end, interrupt or halt → write the row, release the lease
+
+Beside the graph runs one watcher: it renews the lease, reads the sticky halt a few times a second, and cancels the graph when
+either says so. What was in flight then is UNKNOWN or repeated as the journal decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import orjson
+from langchain_core.runnables import RunnableConfig
+from langgraph.errors import GraphRecursionError
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import Command
+
+from midwatch.config.specs import TeamSpec
+from midwatch.engine.context import Halted, Segment
+from midwatch.engine.nodes import Nodes
+from midwatch.errors import BoundReached, FenceLost, MidwatchError, NotGuaranteed, RunHalted
+from midwatch.governor import scopes
+from midwatch.graph.saver import Saver
+from midwatch.graph.team import build
+from midwatch.records.event import EventDraft, EventKind
+from midwatch.records.run import RunResult, RunRow, RunStatus
+from midwatch.store.port import Tx
+
+__all__ = ["LEASE_US", "deadline", "run_segment"]
+
+LEASE_US: Final = 15_000_000
+"""A worker that does not renew for this long has lost the run."""
+POLL_US: Final = 200_000
+RENEW_EVERY: Final = 15
+"""Polls between two renewals: a fifth of the lease."""
+RECURSION_LIMIT: Final = 2_000
+
+_EVENTS: Final[Mapping[RunStatus, EventKind]] = {
+    "done": "run.finished",
+    "waiting": "run.waiting",
+    "paused": "run.paused",
+    "failed": "run.failed",
+    "denied": "run.failed",
+    "cancelled": "run.halted",
+    "interrupted": "run.paused",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Stop:
+    """How a segment ended."""
+
+    status: RunStatus
+    output: Any = None
+    code: str | None = None
+    message: str | None = None
+    detail: str | None = None
+    gates: tuple[str, ...] = ()
+    in_doubt: tuple[str, ...] = ()
+
+
+def deadline(row: RunRow, caps: Mapping[Any, int], *, now: int) -> int | None:
+    """When the run's time is over: `wall` counts from its start, `working` only while a segment runs. Microseconds UTC."""
+    ends = []
+    if "wall" in caps:
+        ends.append((row.started_us or now) + caps["wall"])
+    if "working" in caps:
+        ends.append(now + max(0, caps["working"] - row.working_us))
+    return min(ends) if ends else None
+
+
+async def run_segment(segment: Segment, row: RunRow, request: Any) -> RunResult:
+    """Run until the end, an interrupt or a halt, and write down how it stopped.
+
+    Args:
+        segment: its `epoch` holds the lease.
+        request: the run's input, used when no checkpoint exists yet.
+    """
+    seg = segment
+    began = seg.clock()
+    _begin(seg, row, began)
+    if not isinstance(seg.fleet.graph, TeamSpec):
+        message = "only `graph: {team: …}` can be run by this version"
+        raise NotGuaranteed(message)
+    saver = Saver(seg.store, run=seg.run, epoch=seg.epoch)
+    graph = build(seg.fleet.graph, Nodes(seg), saver)
+    stop = _Stop("interrupted", code="interrupted", message="the process was stopped; `midwatch resume` goes on")
+    try:
+        stop = await _guarded(seg, graph, request)
+    finally:
+        result = _end(seg, stop, began)
+    return result
+
+
+def _begin(seg: Segment, row: RunRow, now: int) -> None:
+    """Charge what a dead worker left open, set the caps, and say that the run is up."""
+
+    def work(tx: Tx) -> None:
+        tx.fences.check(seg.run, seg.epoch)
+        for reservation, confirmed in tx.budgets.open_reservations(seg.run):
+            if confirmed:
+                tx.runs.add_spend(seg.run, tx.budgets.settle(reservation, None, at_us=now))
+            else:
+                tx.budgets.release(reservation)
+        scopes.set_caps(tx.budgets, seg.fleet, run=seg.run, at_us=now)
+        tx.runs.clear_halt(seg.run)
+        tx.runs.update(
+            seg.run,
+            status="running",
+            segment=row.segment + 1,
+            started_us=row.started_us or now,
+            ended_us=None,
+            error_code=None,
+            error_message=None,
+        )
+        kind: EventKind = "run.started" if row.segment == 0 else "run.resumed"
+        tx.ledger.append(EventDraft(kind, seg.run, now, {"segment": row.segment + 1, "epoch": seg.epoch}))
+
+    seg.store.write(work, durable=True)
+
+
+async def _guarded(seg: Segment, graph: CompiledStateGraph[Any, Any, Any, Any], request: Any) -> _Stop:
+    """Run the graph beside its watcher and turn every way to stop into one value."""
+    async with _watched(seg) as course:
+        try:
+            task = asyncio.ensure_future(_drive(seg, graph, request))
+            course.append(task)
+            return await task
+        except Halted as halted:
+            return _halted(seg, halted.error)
+        except asyncio.CancelledError:
+            if seg.halt is None:
+                raise
+            return _halted(seg, seg.halt)
+        except GraphRecursionError:
+            return _Stop("paused", code="bound_reached", message=f"the graph took more than {RECURSION_LIMIT:,} steps")
+        except MidwatchError as error:
+            return _halted(seg, seg.halt or error)
+        except Exception as error:  # noqa: BLE001 - the boundary of a run: recorded in full, reported as failed
+            if seg.halt is not None:
+                return _halted(seg, seg.halt)
+            kind = type(error).__name__
+            return _Stop("failed", code="internal", message=f"a node failed with {kind}; see the trace", detail=repr(error))
+
+
+async def _drive(seg: Segment, graph: CompiledStateGraph[Any, Any, Any, Any], request: Any) -> _Stop:
+    """Take the graph from where it stands to where it stops. Always goes on with `None`, never by `next`."""
+    config: RunnableConfig = {"configurable": {"thread_id": seg.run}, "recursion_limit": RECURSION_LIMIT}
+    state = await graph.aget_state(config)
+    entry: Any = None
+    if not state.config.get("configurable", {}).get("checkpoint_id"):
+        entry = {"request": request}
+    elif state.interrupts:
+        entry = Command(resume={item.id: True for item in state.interrupts})
+    async for _ in graph.astream(entry, config, durability="sync", stream_mode="updates"):
+        seg.check()
+    seg.check()
+    state = await graph.aget_state(config)
+    if state.interrupts:
+        values = [item.value for item in state.interrupts]
+        gates = tuple(sorted({gate for value in values for gate in value["gates"]}))
+        doubt = tuple(sorted({effect for value in values for effect in value["in_doubt"]}))
+        said = "an effect is in doubt" if doubt else "an action waits for a person"
+        return _Stop("waiting", code="waiting", message=said, gates=gates, in_doubt=doubt)
+    result = state.values.get("result")
+    if result is None:
+        return _Stop("failed", code="no_result", message="the graph ended without a result")
+    return _Stop("done", output=result)
+
+
+@contextlib.asynccontextmanager
+async def _watched(seg: Segment) -> AsyncIterator[list[asyncio.Future[Any]]]:
+    course: list[asyncio.Future[Any]] = []
+    watcher = asyncio.create_task(_watch(seg, course))
+    try:
+        yield course
+    finally:
+        watcher.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watcher
+
+
+async def _watch(seg: Segment, course: list[asyncio.Future[Any]]) -> None:
+    """Poll the sticky halt, renew the lease, mind the clock; any of them failing stops the graph."""
+    polls = 0
+    while True:
+        await seg.pause(POLL_US)
+        polls += 1
+        now = seg.clock()
+        try:
+            halt = seg.store.read(lambda tx: tx.runs.halt(seg.run))
+            if halt is not None:
+                seg.stop(RunHalted(f"stopped by `{halt.by}`: {halt.reason}"))
+            if seg.deadline_us is not None and now > seg.deadline_us:
+                seg.stop(BoundReached(scope=f"run:{seg.run}", unit="wall", cap=seg.deadline_us, used=now, asked=0))
+            if polls % RENEW_EVERY == 0:
+                seg.store.write(lambda tx: tx.fences.renew(seg.run, epoch=seg.epoch, at_us=now, ttl_us=LEASE_US))  # noqa: B023 - called at once
+        except MidwatchError as error:
+            seg.stop(error)
+        if seg.halt is not None:
+            for task in course:
+                task.cancel()
+            return
+
+
+def _halted(seg: Segment, error: MidwatchError) -> _Stop:
+    if isinstance(error, BoundReached):
+        return _Stop("paused", code="bound_reached", message=str(error))
+    if isinstance(error, RunHalted):
+        halt = seg.store.read(lambda tx: tx.runs.halt(seg.run))
+        status: RunStatus = "cancelled" if halt is not None and halt.kind in ("cancel", "kill") else "paused"
+        return _Stop(status, code="halted", message=str(error))
+    if isinstance(error, FenceLost):
+        raise error
+    return _Stop("failed", code=type(error).__name__, message=str(error))
+
+
+def _end(seg: Segment, stop: _Stop, began: int) -> RunResult:
+    now = seg.clock()
+
+    def work(tx: Tx) -> tuple[RunRow, str]:
+        tx.fences.check(seg.run, seg.epoch)
+        output = None if stop.output is None else tx.blobs.put(orjson.dumps(stop.output))
+        detail = None if stop.detail is None else tx.blobs.put(seg.scrub.text(stop.detail)[0].encode())
+        data = {
+            "status": stop.status,
+            "code": stop.code,
+            "message": stop.message,
+            "output_blob": output,
+            "detail_blob": detail,
+            "gates": list(stop.gates),
+            "in_doubt": list(stop.in_doubt),
+        }
+        tx.runs.add_spend(seg.run, {"working": now - began})
+        tx.ledger.append(EventDraft(_EVENTS[stop.status], seg.run, now, data))
+        head = tx.ledger.head()[1]
+        changes = {"status": stop.status, "ended_us": now, "error_code": stop.code, "error_message": stop.message}
+        tx.runs.update(seg.run, **changes, head=head, output=output)
+        tx.fences.release(seg.run, epoch=seg.epoch)
+        row = tx.runs.get(seg.run)
+        if row is None:
+            raise FenceLost("the row of this run is gone")
+        return row, head
+
+    row, head = seg.store.write(work, durable=True)
+    result = result_of(row, head, stop.output)
+    return replace(result, gates=stop.gates, in_doubt=stop.in_doubt)
+
+
+def result_of(row: RunRow, head: str, output: Any) -> RunResult:
+    """Make the result of a run from its row."""
+    return RunResult(
+        run=row.id,
+        status=row.status,
+        output=output,
+        error_code=row.error_code,
+        error_message=row.error_message,
+        cost=row.cost,
+        tokens=row.tokens,
+        tool_calls=row.tool_calls,
+        steps=row.steps,
+        head=head,
+    )

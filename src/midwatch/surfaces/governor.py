@@ -1,0 +1,45 @@
+"""The governor's process: `python -m midwatch.surfaces.governor --home DIR`; started by `run`, ends when no run is left.
+
+In:   a home. Out: heartbeats and marks in its store, every second.
+Why a process of its own: what watches a run must not hang, crash or be blocked with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import threading
+from pathlib import Path
+
+from midwatch.errors import MidwatchError
+from midwatch.governor.watch import watch_once
+from midwatch.wiring import clock, open_store
+
+__all__ = ["main"]
+
+PERIOD_S = 1.0
+IDLE_PASSES = 10
+
+
+def main() -> int:
+    """Watch until `IDLE_PASSES` passes in a row found no live run; 1 when the store cannot be used."""
+    parser = argparse.ArgumentParser(description="watch the runs of one home")
+    parser.add_argument("--home", required=True, type=Path)
+    home: Path = parser.parse_args().home
+    idle = 0
+    rest = threading.Event()
+    try:
+        with open_store(home) as store:
+            while idle < IDLE_PASSES:
+                live = watch_once(store, pid=os.getpid(), now=clock())
+                idle = 0 if live else idle + 1
+                rest.wait(PERIOD_S)
+    except MidwatchError as error:
+        print(f"governor: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

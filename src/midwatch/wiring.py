@@ -1,0 +1,335 @@
+"""Wiring: the one place that knows concrete adapters, and the checks that need several rooms.
+
+In:   a fleet file, a home, the environment. Out: an open store, or a `Kernel` with every part chosen.
+May import: everything but surfaces. Must not know: how anything is shown.
+
+Where state lives: `--home`, else `MIDWATCH_HOME`, else `$XDG_STATE_HOME/midwatch`, else `~/.local/state/midwatch`; 0700.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from midwatch.config.check import check as check_config
+from midwatch.config.fleet import Fleet
+from midwatch.config.specs import RouteSpec
+from midwatch.errors import InvalidFleet, MidwatchError, NotFound, Problem, RunHalted
+from midwatch.governor.watch import HEARTBEAT
+from midwatch.records.event import Event
+from midwatch.store.port import Store
+from midwatch.store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from midwatch.engine.kernel import Kernel
+
+__all__ = ["check_fleet", "clock", "home_path", "load_fleet", "open", "open_store"]
+
+DATABASE = "midwatch.db"
+GOVERNOR_WAIT_S = 10.0
+
+
+def clock() -> int:
+    """Microseconds UTC; the only clock of the product, handed to every room that needs one."""
+    return time.time_ns() // 1000
+
+
+def home_path(home: str | Path | None = None, environ: Mapping[str, str] | None = None) -> Path:
+    """Choose the home directory; nothing is created."""
+    env = os.environ if environ is None else environ
+    if home is not None:
+        return Path(home).absolute()
+    if env.get("MIDWATCH_HOME"):
+        return Path(env["MIDWATCH_HOME"]).absolute()
+    state = env.get("XDG_STATE_HOME")
+    base = Path(state) if state else Path(env.get("HOME", "~")).expanduser() / ".local" / "state"
+    return (base / "midwatch").absolute()
+
+
+@contextlib.contextmanager
+def open_store(home: Path, *, create: bool = False) -> Iterator[Store]:
+    """Open the home's store.
+
+    Raises:
+        NotFound: there is no home yet and `create` is false.
+        StoreError: it cannot be used; the message says why.
+    """
+    if not create and not (home / DATABASE).exists():
+        raise NotFound(f"no Midwatch home at `{home}`; `midwatch run FLEET` makes one, `--home` names another")
+    store = SqliteStore(home / DATABASE)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def load_fleet(path: str | Path, *, preset: str | None = None, environ: Mapping[str, str] | None = None) -> tuple[Fleet, str]:
+    """Load a fleet file and say in plain words which model it will use.
+
+    Without an explicit preset (argument or `MIDWATCH_PRESET`), a key or server in the environment chooses the preset `own`
+    (`OPENAI_BASE_URL`) or `cloud` (`OPENAI_API_KEY`) where the fleet has one.
+
+    Raises:
+        InvalidFleet: with every problem.
+    """
+    env = os.environ if environ is None else environ
+    source = Path(path)
+    if preset is None and not env.get("MIDWATCH_PRESET"):
+        known = Fleet.load(source, environ=env).presets
+        if env.get("OPENAI_BASE_URL") and "own" in known:
+            preset = "own"
+        elif env.get("OPENAI_API_KEY") and "cloud" in known:
+            preset = "cloud"
+    fleet = Fleet.load(source, preset=preset, environ=env)
+    return fleet, _start_info(fleet)
+
+
+def _start_info(fleet: Fleet) -> str:
+    used = {fleet.route_of(name).alias: fleet.route_of(name) for name in fleet.agents}
+    if any(route.provider == "scripted" for route in used.values()):
+        return (
+            "no model: answers come from the scripted provider, a local server that follows the fleet's scenario; tools, files and "
+            "effects are real. Set OPENAI_API_KEY or OPENAI_BASE_URL to use a model"
+        )
+    named = ", ".join(sorted({f"{route.provider}/{route.model}" for route in used.values()}))
+    return f"model: {named} (preset `{fleet.preset or 'none'}`)"
+
+
+def check_fleet(
+    fleet: Fleet, environ: Mapping[str, str] | None = None
+) -> tuple[list[Problem], list[Problem], list[dict[str, Any]]]:
+    """Check what needs several rooms: tools exist and are well made, routes have prices, bounds are enforced.
+
+    Returns:
+        Errors, warnings, and per route `{alias, provider, model, base_url, price}`.
+    """
+    from midwatch.tools.lint import lint  # noqa: PLC0415 - pydantic and tool modules load late, for a fast `--help`
+    from midwatch.tools.registry import Registry  # noqa: PLC0415 - as above
+
+    env = os.environ if environ is None else environ
+    found, warned = check_config(fleet)
+    errors, warnings = list(found), list(warned)
+    errors += _unenforced(fleet)
+    try:
+        registry = Registry.load(list(fleet.tools), fleet.base)
+    except MidwatchError as error:
+        errors += getattr(error, "problems", (Problem("tools", str(error), "tools"),))
+        registry = Registry.load([], fleet.base)
+    for name in registry.names():
+        tool = registry.get(name)
+        warnings += lint(tool.contract)
+        if tool.contract.runs == "sandbox" and fleet.sandbox.backend is None:
+            message = f"tool `{name}` acts in a sandbox and the fleet declares none; set `sandbox:`"
+            errors.append(Problem(fleet.where("tools"), message, "no-sandbox"))
+    for name, agent in fleet.agents.items():
+        place = fleet.where("agents", name, "tools")
+        given = [tool for tool in registry.names() if any(fnmatchcase(tool, glob) for glob in agent.tools)]
+        lost = [glob for glob in agent.tools if not any(fnmatchcase(tool, glob) for tool in registry.names())]
+        errors += [Problem(place, f"no loaded tool matches `{glob}`; add its source to `tools:`", "unknown-tool") for glob in lost]
+        if len(given) > 10:  # noqa: PLR2004 - the bound of the tool lint
+            warnings.append(Problem(place, f"`{name}` has {len(given)} tools; more than 10 confuse a model", "many-tools"))
+        if (agent.limits.steps or 0) > 20:  # noqa: PLR2004 - as above
+            warnings.append(Problem(place, f"`{name}` may take {agent.limits.steps} steps; 20 are usually enough", "many-steps"))
+    routes = []
+    for alias in sorted({fleet.route_of(name).alias for name in fleet.agents}):
+        route = fleet.routes[alias]
+        shown, problem = _priced(fleet, route, env)
+        routes.append(shown)
+        errors += [problem] if problem else []
+    return errors, warnings, routes
+
+
+def _unenforced(fleet: Fleet) -> list[Problem]:
+    """Bounds that the schema takes and the engine does not hold yet: refused, never ignored."""
+    problems = [
+        Problem(
+            fleet.where("agents", name, "limits"),
+            f"`limits.wall` of `{name}` is not enforced by this version; bound the run in `budgets.run.wall`",
+            "not-guaranteed",
+        )
+        for name, agent in fleet.agents.items()
+        if agent.limits.wall is not None
+    ]
+    for scope, budget in fleet.budgets.items():
+        timed = sorted({"wall", "working"} & set(budget.caps))
+        if scope != "run" and timed:
+            message = f"`{timed[0]}` of `{scope}` is not enforced by this version; only `budgets.run` bounds time"
+            problems.append(Problem(fleet.where("budgets", scope), message, "not-guaranteed"))
+    return problems
+
+
+def _priced(fleet: Fleet, route: RouteSpec, env: Mapping[str, str]) -> tuple[dict[str, Any], Problem | None]:
+    from midwatch.models.routes import route_price  # noqa: PLC0415 - the price list takes 0.2 s to load
+
+    shown: dict[str, Any] = {
+        "alias": route.alias,
+        "provider": route.provider,
+        "model": route.model,
+        "base_url": route.base_url,
+        "key": None if route.api_key_env is None else ("set" if env.get(route.api_key_env) else "missing"),
+        "price": None,
+    }
+    try:
+        price = route_price(route)
+    except MidwatchError as error:
+        return shown, Problem(fleet.where("routes", route.target), str(error), "unpriced")
+    shown["price"] = {
+        "input_per_mtok": price.input,
+        "cached_input_per_mtok": price.cached_input,
+        "output_per_mtok": price.output,
+        "version": price.version,
+    }
+    return shown, None
+
+
+@contextlib.contextmanager
+def open(  # noqa: A001 - `midwatch.open` is the public name
+    fleet: Fleet | str | Path,
+    *,
+    home: str | Path | None = None,
+    preset: str | None = None,
+    on_event: Callable[[Event], None] | None = None,
+    environ: Mapping[str, str] | None = None,
+    workdir: Path | None = None,
+) -> Iterator[Kernel]:
+    """Open a kernel for one fleet; everything it started is stopped when the block ends.
+
+    Args:
+        fleet: a `Fleet`, or the path of a fleet file or its folder.
+        home: where state lives; see the module's head.
+        on_event: called with every ledger event after its commit, on the writing thread.
+        workdir: what file tools may see; the current directory by default.
+
+    Raises:
+        InvalidFleet: with every problem of the fleet, its tools and its routes.
+        StoreError, MissingExtra: nothing was started.
+    """
+    from midwatch.containment.credentials import Scrubber  # noqa: PLC0415 - heavy rooms load only when a run begins
+    from midwatch.engine.kernel import Kernel, Parts  # noqa: PLC0415 - langgraph costs a second
+    from midwatch.sandbox.process import ProcessSandbox  # noqa: PLC0415 - as above
+    from midwatch.tools.registry import Registry  # noqa: PLC0415 - as above
+
+    env = os.environ if environ is None else environ
+    info = ""
+    if not isinstance(fleet, Fleet):
+        fleet, info = load_fleet(fleet, preset=preset, environ=env)
+    errors, _, _ = check_fleet(fleet, env)
+    kept = tuple(problem for problem in errors if problem.code != "not-guaranteed") or tuple(_unenforced(fleet))
+    if kept:
+        raise InvalidFleet(kept)
+    place = home_path(home, env)
+    with contextlib.ExitStack() as stack:
+        store = stack.enter_context(open_store(place, create=True))
+        if on_event is not None:
+            stack.callback(store.on_commit(_listener(store, on_event)))
+        sandbox = ProcessSandbox()
+        parts = Parts(
+            store=store,
+            fleet=fleet,
+            registry=Registry.load(list(fleet.tools), fleet.base),
+            routes=_routes(stack, fleet, env, place),
+            scrub=Scrubber(_scrub_key(store)),
+            sandbox=sandbox,
+            clock=clock,
+            pause=_pause,
+            workdir=(workdir or Path.cwd()).absolute(),
+            govern=lambda: _govern(store, place, fleet.governor.stale_after_us),
+            start_info=info or _start_info(fleet),
+        )
+        yield Kernel(parts)
+
+
+def _routes(stack: contextlib.ExitStack, fleet: Fleet, env: Mapping[str, str], home: Path) -> dict[str, Any]:
+    """Make every route that an agent uses; scenarios get their server on loopback."""
+    from midwatch.engine.context import RouteRuntime  # noqa: PLC0415 - langgraph costs a second
+    from midwatch.models.openai import OpenAIChat  # noqa: PLC0415 - as above
+    from midwatch.models.routes import route_price  # noqa: PLC0415 - as above
+    from midwatch.models.scripted import ScriptedProvider  # noqa: PLC0415 - as above
+
+    made: dict[str, RouteRuntime] = {}
+    servers: dict[Path, str] = {}
+    for alias in sorted({fleet.agents[name].route for name in fleet.agents}):
+        spec = fleet.routes[alias]
+        base_url = spec.base_url
+        if spec.scenario is not None:
+            if spec.scenario not in servers:
+                bill = home / f"scripted-bill-{fleet.name}.jsonl"
+                server = ScriptedProvider(spec.scenario, bill=bill, clock=clock, keep_requests=False)
+                servers[spec.scenario] = stack.enter_context(server).base_url
+            base_url = servers[spec.scenario]
+        model = OpenAIChat(spec, base_url=base_url, environ=env, clock=clock)
+        stack.callback(model.close)
+        made[alias] = RouteRuntime(model, route_price(spec), spec.max_output, spec.retries, spec.timeout_us, spec.protocol)
+    return made
+
+
+def _scrub_key(store: Store) -> bytes:
+    """The home's own key for credential markers; made once, first writer wins."""
+    key = store.write(lambda tx: tx.watch.setting("scrub-key", secrets.token_bytes(32)), durable=True)
+    if key is None:
+        raise NotFound("the home's key for credential markers is missing")
+    return key
+
+
+def _listener(store: Store, on_event: Callable[[Event], None]) -> Callable[[Any], None]:
+    def tell(seqs: Any) -> None:
+        for seq in seqs:
+            event = store.read(lambda tx, seq=seq: tx.ledger.get(seq))  # type: ignore[misc]
+            if event is not None:
+                on_event(event)
+
+    return tell
+
+
+async def _pause(microseconds: int) -> None:
+    await asyncio.sleep(microseconds / 1_000_000)
+
+
+def _govern(store: Store, home: Path, stale_after_us: int) -> None:
+    """Start the governor's process unless a live one watches this home, and wait for its first sign of life.
+
+    Raises:
+        RunHalted: none came within the bound; no effect may begin.
+    """
+    started = clock()
+    last = store.read(lambda tx: tx.watch.last(HEARTBEAT))
+    if last is not None and started - last.at_us < min(stale_after_us, 5_000_000) and _alive(last.pid):
+        return
+    with (home / "governor.log").open("ab") as log:
+        child = subprocess.Popen(  # noqa: S603 - our own module, fixed argv
+            [sys.executable, "-m", "midwatch.surfaces.governor", "--home", str(home)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    end = time.monotonic() + GOVERNOR_WAIT_S
+    while time.monotonic() < end:
+        last = store.read(lambda tx: tx.watch.last(HEARTBEAT))
+        if last is not None and last.at_us >= started:
+            return
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(0.05)
+            break
+    raise RunHalted(f"the governor did not start, so no effect may begin; see `{home / 'governor.log'}`")
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
