@@ -325,7 +325,7 @@ class ChannelWrite:
     """One channel version of a checkpoint.
 
     Attributes:
-        kind: `whole` (one item) or `list` (items in order; `keep` of them are the parent version's first ones).
+        kind: `whole` (one item), or `list` or `snapshot` (items in order; `keep` of them are the parent version's first ones).
         parent: version whose first `keep` items are shared, or None.
         items: encoded new items: `(serializer type, bytes)`; each is stored once by content.
     """
@@ -355,8 +355,9 @@ class CheckpointRow:
     """A checkpoint without its channel values.
 
     Attributes:
-        type, body: the encoded checkpoint with channel versions and no values.
+        type, body: the encoded checkpoint with channel versions, and no values but small plain ones.
         metadata: JSON bytes of LangGraph's metadata, without secrets.
+        channels: (channel, version) of each value that is kept as a channel version; `delete` keeps what a survivor names here.
     """
 
     thread: str
@@ -367,13 +368,15 @@ class CheckpointRow:
     body: bytes
     metadata: bytes
     run: str | None = None
+    channels: tuple[tuple[str, str], ...] = ()
 
 
 class Checkpoints(Protocol):
     """State of graphs, linear in a growing list. Above it stands the saver in `graph.saver`, which alone knows LangGraph."""
 
     def put(self, row: CheckpointRow, channels: Sequence[ChannelWrite]) -> None:
-        """Insert or replace a checkpoint with the channel versions that are new in it."""
+        """Insert or replace a checkpoint with the channel versions that are new in it. Raises `NotFound` when a list builds on
+        a version that was deleted meanwhile; the caller then sends the list whole."""
         ...
 
     def put_writes(self, thread: str, ns: str, checkpoint: str, writes: Sequence[PendingWrite], *, replace: bool) -> None:
@@ -385,9 +388,15 @@ class Checkpoints(Protocol):
         ...
 
     def list(
-        self, thread: str | None, ns: str | None, *, before: str | None = None, limit: int | None = None
+        self,
+        thread: str | None,
+        ns: str | None,
+        *,
+        before: str | None = None,
+        limit: int | None = None,
+        run: str | None = None,
     ) -> Sequence[CheckpointRow]:
-        """Newest first."""
+        """Newest first; filtered by what is given."""
         ...
 
     def channel(self, thread: str, ns: str, channel: str, version: str) -> tuple[str, Sequence[tuple[str, bytes]]] | None:
