@@ -72,7 +72,9 @@ def open_store(home: Path, *, create: bool = False) -> Iterator[Store]:
         store.close()
 
 
-def load_fleet(path: str | Path, *, preset: str | None = None, environ: Mapping[str, str] | None = None) -> tuple[Fleet, str]:
+def load_fleet(
+    path: str | Path, *, preset: str | None = None, environ: Mapping[str, str] | None = None
+) -> tuple[Fleet, str]:
     """Load a fleet file and say in plain words which model it will use.
 
     Without an explicit preset (argument or `MIDWATCH_PRESET`), a key or server in the environment chooses the preset `own`
@@ -134,11 +136,18 @@ def check_fleet(
         place = fleet.where("agents", name, "tools")
         given = [tool for tool in registry.names() if any(fnmatchcase(tool, glob) for glob in agent.tools)]
         lost = [glob for glob in agent.tools if not any(fnmatchcase(tool, glob) for tool in registry.names())]
-        errors += [Problem(place, f"no loaded tool matches `{glob}`; add its source to `tools:`", "unknown-tool") for glob in lost]
+        errors += [
+            Problem(place, f"no loaded tool matches `{glob}`; add its source to `tools:`", "unknown-tool")
+            for glob in lost
+        ]
         if len(given) > 10:  # noqa: PLR2004 - the bound of the tool lint
-            warnings.append(Problem(place, f"`{name}` has {len(given)} tools; more than 10 confuse a model", "many-tools"))
+            warnings.append(
+                Problem(place, f"`{name}` has {len(given)} tools; more than 10 confuse a model", "many-tools")
+            )
         if (agent.limits.steps or 0) > 20:  # noqa: PLR2004 - as above
-            warnings.append(Problem(place, f"`{name}` may take {agent.limits.steps} steps; 20 are usually enough", "many-steps"))
+            warnings.append(
+                Problem(place, f"`{name}` may take {agent.limits.steps} steps; 20 are usually enough", "many-steps")
+            )
     routes = []
     for alias in sorted({fleet.route_of(name).alias for name in fleet.agents}):
         route = fleet.routes[alias]
@@ -268,7 +277,9 @@ def _routes(stack: contextlib.ExitStack, fleet: Fleet, env: Mapping[str, str], h
             base_url = servers[spec.scenario]
         model = OpenAIChat(spec, base_url=base_url, environ=env, clock=clock)
         stack.callback(model.close)
-        made[alias] = RouteRuntime(model, route_price(spec), spec.max_output, spec.retries, spec.timeout_us, spec.protocol)
+        made[alias] = RouteRuntime(
+            model, route_price(spec), spec.max_output, spec.retries, spec.timeout_us, spec.protocol
+        )
     return made
 
 
@@ -331,5 +342,3 @@ def _alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
-
-

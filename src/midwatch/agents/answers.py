@@ -69,19 +69,30 @@ _ITEMS: Final = {"type": "array", "maxItems": ITEM_LIMIT, "items": _closed({"tex
 def answer_schema(role: AgentRole, *, specialists: Sequence[str] = ()) -> dict[str, Any]:
     """Give the schema of the final answer of `role`; a CEO may only name agents in `specialists`."""
     if role == "ceo":
-        criterion = _closed({
-            "text": _TEXT,
-            "shown_by": {"type": "array", "minItems": 1, "maxItems": 8, "items": {"type": "string", "maxLength": 100}},
-        })
-        dispatch = _closed({
-            "agent": {"type": "string", "enum": list(specialists)},
-            "task": {"type": "string", "minLength": 1, "maxLength": 1000},
-            "criteria": {"type": "array", "minItems": 1, "maxItems": 5, "items": criterion},
-        })
-        return _closed({
-            "goal": _TEXT,
-            "dispatches": {"type": "array", "minItems": 1, "maxItems": 20, "items": dispatch},
-        })
+        criterion = _closed(
+            {
+                "text": _TEXT,
+                "shown_by": {
+                    "type": "array",
+                    "minItems": 1,
+                    "maxItems": 8,
+                    "items": {"type": "string", "maxLength": 100},
+                },
+            }
+        )
+        dispatch = _closed(
+            {
+                "agent": {"type": "string", "enum": list(specialists)},
+                "task": {"type": "string", "minLength": 1, "maxLength": 1000},
+                "criteria": {"type": "array", "minItems": 1, "maxItems": 5, "items": criterion},
+            }
+        )
+        return _closed(
+            {
+                "goal": _TEXT,
+                "dispatches": {"type": "array", "minItems": 1, "maxItems": 20, "items": dispatch},
+            }
+        )
     lists = {"changed": _ITEMS, "needed": _ITEMS, "risks": _ITEMS}
     if role == "specialist":
         return _closed(lists)
@@ -139,4 +150,6 @@ def _read(text: str, schema: Mapping[str, Any], *, truncated: bool) -> tuple[dic
             return value, None
         case Recovered(value=value, rule=rule):
             return value, rule
-    return Rejected(found.code, f"the answer is not the JSON object that was asked for ({found.code})", found.field_errors)
+    return Rejected(
+        found.code, f"the answer is not the JSON object that was asked for ({found.code})", found.field_errors
+    )

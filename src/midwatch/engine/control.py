@@ -190,7 +190,13 @@ def _expire(tx: Tx, at_us: int) -> None:
 
 
 def _about(
-    tx: Tx, run: str, kind: Literal["gate.answered", "gate.expired"], data: Mapping[str, object], *, gate: str, at_us: int
+    tx: Tx,
+    run: str,
+    kind: Literal["gate.answered", "gate.expired"],
+    data: Mapping[str, object],
+    *,
+    gate: str,
+    at_us: int,
 ) -> EventDraft:
     """Make an event at the place where the gate was opened, caused by its opening."""
     opened = None

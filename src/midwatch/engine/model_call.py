@@ -70,7 +70,9 @@ class ModelCalls:
         effect = effect_id(actor.run, actor.task, call_id, request.route)
         row = seg.store.read(lambda tx: tx.effects.get(effect))
         if row is not None and row.args_digest != digest:
-            raise seg.stop(Divergence(f"step `{actor.node}` repeated its model call with another request; the run stops"))
+            raise seg.stop(
+                Divergence(f"step `{actor.node}` repeated its model call with another request; the run stops")
+            )
         if row is not None and row.status == "done":
             return self._stored(row)
         attempt = 1 if row is None else row.attempt + 1

@@ -92,7 +92,9 @@ class Nodes:
             if not waiting:
                 break
             self._transition(actor, "waiting", None)
-            interrupt({"gates": [w.gate for w in waiting if w.gate], "in_doubt": [w.in_doubt for w in waiting if w.in_doubt]})
+            interrupt(
+                {"gates": [w.gate for w in waiting if w.gate], "in_doubt": [w.in_doubt for w in waiting if w.in_doubt]}
+            )
         settled = [item for item in outcomes if isinstance(item, Answered)]
         out = {
             "transcript": [_told(call, item.envelope) for call, item in zip(calls, settled, strict=True)],
@@ -113,7 +115,9 @@ class Nodes:
                 told.append(_told(call, outcome.envelope))
         return told
 
-    def _finish(self, actor: Actor, view: step.View, value: Plan | Handoff, rule: str | None, cause: int) -> dict[str, Any]:
+    def _finish(
+        self, actor: Actor, view: step.View, value: Plan | Handoff, rule: str | None, cause: int
+    ) -> dict[str, Any]:
         if rule is not None:
             route = self._seg.fleet.route_of(actor.agent)
             told = {"route": route.target, "model": route.model, "rule": rule, "where": f"{view.spec.role} answer"}
@@ -157,7 +161,10 @@ class Nodes:
     def _evidence(self, agent: str, view: step.View) -> Mapping[str, answers.Evidence]:
         """What this agent may cite: its own executions, and what handoffs that it received cite."""
         received = {
-            ref for handoff in view.handoffs for items in (handoff.changed, handoff.needed, handoff.risks) for item in items
+            ref
+            for handoff in view.handoffs
+            for items in (handoff.changed, handoff.needed, handoff.risks)
+            for item in items
             for ref in item.evidence
         }
 
@@ -208,9 +215,7 @@ class Nodes:
             if status == "started":
                 seq = tx.ledger.append(draft("node.started", actor, now, {}))
                 ns = actor.task.rpartition("|")[0]
-                tx.transitions.start(
-                    Transition(actor.run, seq, ns, actor.node, actor.task, actor.step, "started", now)
-                )
+                tx.transitions.start(Transition(actor.run, seq, ns, actor.node, actor.task, actor.step, "started", now))
                 return
             tx.transitions.finish(actor.run, actor.task, status=status, ended_us=now, bytes_out=size)
             if status == "finished":

@@ -103,7 +103,9 @@ class Pipeline:
     def __init__(self, segment: Segment) -> None:
         self._seg = segment
 
-    async def tool(self, actor: Actor, call_id: str, name: str, raw: str, causes: tuple[int, ...]) -> Answered | Waiting:
+    async def tool(
+        self, actor: Actor, call_id: str, name: str, raw: str, causes: tuple[int, ...]
+    ) -> Answered | Waiting:
         """Carry out one tool call, at most once for its place in the run.
 
         Raises:
@@ -134,10 +136,14 @@ class Pipeline:
         tool = self._seg.registry.get(p.name) if p.name in self._seg.registry.names() else None
         if p.actor.role == "ceo":
             p.mark("contract", "deny", reason="a ceo has no tools")
-            return self._refuse(p, "denied", "a ceo only plans and delegates", hint="name an agent in `dispatches` instead")
+            return self._refuse(
+                p, "denied", "a ceo only plans and delegates", hint="name an agent in `dispatches` instead"
+            )
         if tool is None or not any(fnmatchcase(tool.contract.name, glob) for glob in spec.tools):
             p.mark("contract", "deny", reason="unknown tool")
-            return self._refuse(p, "unknown_tool", "you have no tool of that name", hint="use only tools you were offered")
+            return self._refuse(
+                p, "unknown_tool", "you have no tool of that name", hint="use only tools you were offered"
+            )
         scrubbed, found = self._seg.scrub.text(p.raw)
         checked = arguments.check(tool, scrubbed)
         p.tool = tool
@@ -157,7 +163,9 @@ class Pipeline:
             return None
         if row.args_digest != checked.args_digest or row.tool_digest != tool.contract.digest:
             raise self._seg.stop(
-                Divergence(f"step `{p.actor.node}` repeated call `{p.id}` of `{p.name}` with other arguments; the run stops")
+                Divergence(
+                    f"step `{p.actor.node}` repeated call `{p.id}` of `{p.name}` with other arguments; the run stops"
+                )
             )
         if row.status == "done":
             body = self._seg.store.read(lambda tx: tx.blobs.get(row.result or ""))
@@ -202,7 +210,9 @@ class Pipeline:
             )
         except BoundReached as error:
             p.mark("governor", "stop", scope=error.scope, unit=error.unit)
-            answer = self._refuse(p, "bound_reached", f"the {error.unit} bound is reached", hint="finish with what you have")
+            answer = self._refuse(
+                p, "bound_reached", f"the {error.unit} bound is reached", hint="finish with what you have"
+            )
             if not scopes.is_agent_scope(error.scope):
                 raise seg.stop(error) from error
             return answer
@@ -225,7 +235,9 @@ class Pipeline:
             return
         beat = seg.store.read(lambda tx: tx.watch.last(HEARTBEAT))
         if beat is None or now - beat.at_us > seg.fleet.governor.stale_after_us:
-            raise seg.stop(RunHalted("the governor gives no sign of life, so no effect may begin; `midwatch resume` starts one"))
+            raise seg.stop(
+                RunHalted("the governor gives no sign of life, so no effect may begin; `midwatch resume` starts one")
+            )
 
     # 5 gates
     def _gates(self, p: _Passage) -> Answered | Waiting | None:
@@ -320,7 +332,9 @@ class Pipeline:
             cause = self._propose(tx, p, now)
             if p.gate is not None:
                 tx.gates.consume(p.gate.id, digest=self._binding(p, p.gate), at_us=now)
-                tx.ledger.append(draft("gate.used", p.actor, now, {"gate": p.gate.id, "digest": p.gate.digest}, (cause,)))
+                tx.ledger.append(
+                    draft("gate.used", p.actor, now, {"gate": p.gate.id, "digest": p.gate.digest}, (cause,))
+                )
             tx.budgets.confirm(p.reservation)
             blob = tx.blobs.put(checked.canonical)
             data = {
@@ -391,8 +405,12 @@ class Pipeline:
         def work(tx: Tx) -> Answered:
             if checked.cursor is not None:
                 sealed = envelope.page(
-                    tool, checked.cursor, get_blob=tx.blobs.get, may_read=lambda digest: self._owns(tx, p, digest),
-                    effect_id=p.effect, ms=ms,
+                    tool,
+                    checked.cursor,
+                    get_blob=tx.blobs.get,
+                    may_read=lambda digest: self._owns(tx, p, digest),
+                    effect_id=p.effect,
+                    ms=ms,
                 )
             else:
                 sealed = envelope.seal(
@@ -413,7 +431,12 @@ class Pipeline:
             }
             seq = tx.ledger.append(draft("finished", p.actor, now, data, causes=(p.seq,)))
             if checked.signal is not None:
-                told = {"tool": tool.contract.name, "tool_digest": tool.contract.digest, "rule": checked.signal, "where": "arguments"}
+                told = {
+                    "tool": tool.contract.name,
+                    "tool_digest": tool.contract.digest,
+                    "rule": checked.signal,
+                    "where": "arguments",
+                }
                 tx.ledger.append(draft("signal", p.actor, now, told, causes=(seq,)))
             tx.effects.finish(p.effect, epoch=p.actor.epoch, result=blob, at_us=now, seq=seq)
             charged = tx.budgets.settle(p.reservation, {"tool_calls": 1}, at_us=now)

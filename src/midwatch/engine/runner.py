@@ -148,7 +148,9 @@ async def _guarded(seg: Segment, graph: CompiledStateGraph[Any, Any, Any, Any], 
             if seg.halt is not None:
                 return _halted(seg, seg.halt)
             kind = type(error).__name__
-            return _Stop("failed", code="internal", message=f"a node failed with {kind}; see the trace", detail=repr(error))
+            return _Stop(
+                "failed", code="internal", message=f"a node failed with {kind}; see the trace", detail=repr(error)
+            )
 
 
 async def _drive(seg: Segment, graph: CompiledStateGraph[Any, Any, Any, Any], request: Any) -> _Stop:

@@ -21,7 +21,15 @@ def new_nonce() -> str:
 
 
 def bind(
-    *, tool: str, tool_digest: str, args_digest: str, agent: str, run: str, policy_digest: str, expires_us: int, nonce: str
+    *,
+    tool: str,
+    tool_digest: str,
+    args_digest: str,
+    agent: str,
+    run: str,
+    policy_digest: str,
+    expires_us: int,
+    nonce: str,
 ) -> str:
     """Digest the action; `args_digest` is over RFC 8785 bytes, so equal arguments have one form.
 

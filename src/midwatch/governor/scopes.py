@@ -60,7 +60,11 @@ def lines(scopes: Sequence[str], amounts: Mapping[Unit, int]) -> tuple[Line, ...
 
 def room(accounts: Sequence[Account], unit: Unit) -> int | None:
     """Say how much of `unit` is left on the tightest of these accounts; None where nothing bounds it."""
-    left = [account.cap - account.spent - account.held for account in accounts if account.unit == unit and account.cap is not None]
+    left = [
+        account.cap - account.spent - account.held
+        for account in accounts
+        if account.unit == unit and account.cap is not None
+    ]
     return max(0, min(left)) if left else None
 
 

@@ -89,7 +89,9 @@ def team(*, ceo: str, specialists: Sequence[str], synthesis: str) -> TeamSpec:
     return TeamSpec(ceo=ceo, specialists=tuple(specialists), synthesis=synthesis)
 
 
-def build(spec: TeamSpec, bodies: Bodies, saver: BaseCheckpointSaver[Any] | None) -> CompiledStateGraph[Any, Any, Any, Any]:
+def build(
+    spec: TeamSpec, bodies: Bodies, saver: BaseCheckpointSaver[Any] | None
+) -> CompiledStateGraph[Any, Any, Any, Any]:
     """Compile the team."""
     graph = StateGraph(TeamState)
     graph.add_node(spec.ceo, _agent(spec.ceo, bodies, _PlanOut, acts=False))
@@ -149,4 +151,6 @@ def _ceo_next(state: AgentState) -> str:
 
 
 def _dispatch(state: TeamState) -> list[Send]:
-    return [Send(item["agent"], {"request": state["request"], "dispatch": item}) for item in state["plan"]["dispatches"]]
+    return [
+        Send(item["agent"], {"request": state["request"], "dispatch": item}) for item in state["plan"]["dispatches"]
+    ]

@@ -1,0 +1,243 @@
+"""Journal: effects, gates and fences: what makes an action happen at most once, by whom it may.
+
+In:   rows. Out: rows; `Divergence`, `GateNotUsable`, `FenceLost`, `RunHeld`, `NotFound`, `Ambiguous`.
+May import: store.connection, records, errors. Must not know: why an effect is begun.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import astuple, fields, replace
+from typing import Any, Final
+
+from midwatch.errors import Ambiguous, Divergence, FenceLost, GateNotUsable, NotFound, RunHeld
+from midwatch.records.effect import EffectRow
+from midwatch.records.gate import GateRow, GateStatus
+from midwatch.store.connection import Connection
+
+__all__ = ["SqlEffects", "SqlFences", "SqlGates", "columns", "find_one", "marks"]
+
+
+def columns(row: type) -> str:
+    """Give a record's fields as the columns of its table."""
+    return ", ".join(f'"{field.name}"' for field in fields(row))
+
+
+def marks(row: type) -> str:
+    """Give one `?` per field."""
+    return ", ".join("?" * len(fields(row)))
+
+
+def find_one(sql: Connection, table: str, names: str, prefix: str, noun: str) -> tuple[Any, ...]:
+    """Read the one row whose id begins with `prefix`.
+
+    Raises:
+        NotFound: none, or fewer than 4 digits. Ambiguous: several.
+    """
+    if len(prefix) < 4 or not all(digit in "0123456789abcdef" for digit in prefix):  # noqa: PLR2004 - as documented
+        raise NotFound(f"`{prefix}` is no id of a {noun}; ids are hex digits, at least 4 of them")
+    statement = f"SELECT {names} FROM {table} WHERE id >= ? AND id < ? LIMIT 2"  # noqa: S608 - our own words
+    rows = sql.execute(statement, (prefix, prefix + "g")).fetchall()
+    if not rows:
+        raise NotFound(f"no {noun} `{prefix}` in this home")
+    if len(rows) > 1:
+        raise Ambiguous(f"`{prefix}` fits more than one {noun}; write more of it")
+    found: tuple[Any, ...] = rows[0]
+    return found
+
+
+_EFFECT: Final = columns(EffectRow)
+_GATE: Final = columns(GateRow)
+
+
+class SqlEffects:
+    """`store.port.Effects`."""
+
+    __slots__ = ("_sql",)
+
+    def __init__(self, connection: Connection) -> None:
+        self._sql = connection
+
+    def begin(self, row: EffectRow) -> None:
+        """Write an intent; a repeated one needs a higher attempt and the same arguments."""
+        old = self.get(row.id)
+        if old is not None:
+            if old.status == "done" or row.attempt <= old.attempt:
+                raise Divergence(f"effect `{row.id}` was begun already and may not begin again")
+            if old.args_digest != row.args_digest:
+                raise Divergence(f"effect `{row.id}` was begun with other arguments")
+            self._sql.execute("DELETE FROM effect WHERE id = ?", (row.id,))
+        self._sql.execute(f"INSERT INTO effect ({_EFFECT}) VALUES ({marks(EffectRow)})", astuple(row))  # noqa: S608
+
+    def get(self, effect: str) -> EffectRow | None:
+        """Read by full id."""
+        found = self._sql.execute(f"SELECT {_EFFECT} FROM effect WHERE id = ?", (effect,)).fetchone()  # noqa: S608
+        return None if found is None else EffectRow(*found)
+
+    def find(self, prefix: str) -> EffectRow:
+        """Read by unique prefix."""
+        return EffectRow(*find_one(self._sql, "effect", _EFFECT, prefix, "effect"))
+
+    def finish(self, effect: str, *, epoch: int, result: str, at_us: int, seq: int) -> None:
+        """Record the outcome of this epoch's intent."""
+        changed = self._sql.execute(
+            "UPDATE effect SET status = 'done', result = ?, finished_us = ?, finished_seq = ? "
+            "WHERE id = ? AND epoch = ? AND status = 'started'",
+            (result, at_us, seq, effect, epoch),
+        ).rowcount
+        if changed != 1:
+            raise FenceLost(f"effect `{effect}` is no longer this worker's to finish")
+
+    def list(self, run: str, *, statuses: Sequence[str] = ()) -> Sequence[EffectRow]:
+        """In order of intent."""
+        where = f" AND status IN ({', '.join('?' * len(statuses))})" if statuses else ""
+        sql = f"SELECT {_EFFECT} FROM effect WHERE run = ?{where} ORDER BY intent_seq"  # noqa: S608
+        return [EffectRow(*row) for row in self._sql.execute(sql, (run, *statuses)).fetchall()]
+
+    def resolve(self, effect: str, *, status: str, result: str | None, by: str, at_us: int, seq: int) -> None:
+        """Record a person's word on an effect in doubt."""
+        if status not in ("done", "not_done", "retry") or (status == "done") != (result is not None):
+            raise ValueError("an effect is resolved as `done` with a result, or as `not_done` or `retry` without one")
+        changed = self._sql.execute(
+            "UPDATE effect SET status = ?, result = ?, finished_us = ?, finished_seq = ?, resolved_by = ? "
+            "WHERE id = ? AND status = 'started'",
+            (status, result, at_us, seq, by, effect),
+        ).rowcount
+        if changed != 1:
+            raise GateNotUsable(f"effect `{effect}` is not in doubt")
+
+
+class SqlGates:
+    """`store.port.Gates`."""
+
+    __slots__ = ("_sql",)
+
+    def __init__(self, connection: Connection) -> None:
+        self._sql = connection
+
+    def open(self, row: GateRow) -> GateRow:
+        """Insert the row unless one of its id exists; returns what stands."""
+        old = self.get(row.id)
+        if old is not None:
+            return old
+        self._sql.execute(f"INSERT INTO gate ({_GATE}) VALUES ({marks(GateRow)})", astuple(row))  # noqa: S608
+        return row
+
+    def get(self, gate: str) -> GateRow | None:
+        """Read by full id."""
+        found = self._sql.execute(f"SELECT {_GATE} FROM gate WHERE id = ?", (gate,)).fetchone()  # noqa: S608
+        return None if found is None else GateRow(*found)
+
+    def find(self, prefix: str) -> GateRow:
+        """Read by unique prefix."""
+        return GateRow(*find_one(self._sql, "gate", _GATE, prefix, "gate"))
+
+    def list(self, *, run: str | None = None, statuses: Sequence[str] = (), limit: int = 1000) -> Sequence[GateRow]:
+        """Oldest first."""
+        where, values = ["1 = 1"], []  # type: tuple[list[str], list[Any]]
+        if run is not None:
+            where.append("run = ?")
+            values.append(run)
+        if statuses:
+            where.append(f"status IN ({', '.join('?' * len(statuses))})")
+            values += statuses
+        sql = f"SELECT {_GATE} FROM gate WHERE {' AND '.join(where)} ORDER BY opened_us, id LIMIT ?"  # noqa: S608
+        return [GateRow(*row) for row in self._sql.execute(sql, (*values, limit)).fetchall()]
+
+    def answer(self, gate: str, *, approve: bool, by: str, reason: str, at_us: int) -> GateRow:
+        """Record the first answer, in time."""
+        row = self.get(gate)
+        if row is None:
+            raise NotFound(f"no gate `{gate}` in this home")
+        if row.status != "open":
+            raise GateNotUsable(f"gate `{gate}` is {row.status} already; the first answer counts")
+        if at_us > row.expires_us:
+            raise GateNotUsable(f"gate `{gate}` has expired, which counts as no")
+        status: GateStatus = "approved" if approve else "denied"
+        self._sql.execute(
+            "UPDATE gate SET status = ?, answered_us = ?, answered_by = ?, answer_reason = ? WHERE id = ? AND status = 'open'",
+            (status, at_us, by, reason, gate),
+        )
+        return replace(row, status=status, answered_us=at_us, answered_by=by, answer_reason=reason)
+
+    def consume(self, gate: str, *, digest: str, at_us: int) -> GateRow:
+        """Use an approval once, for the very action it was given for."""
+        row = self.get(gate)
+        if row is None:
+            raise GateNotUsable(f"gate `{gate}` does not exist")
+        if row.status != "approved":
+            raise GateNotUsable(f"gate `{gate}` is {row.status}, so it allows nothing")
+        if at_us > row.expires_us:
+            raise GateNotUsable(f"gate `{gate}` has expired, which counts as no")
+        if row.digest != digest:
+            raise GateNotUsable(f"gate `{gate}` was approved for another action")
+        self._sql.execute("UPDATE gate SET status = 'used' WHERE id = ? AND status = 'approved'", (gate,))
+        return replace(row, status="used")
+
+    def expire(self, at_us: int) -> Sequence[str]:
+        """Close what nobody answered in time."""
+        late = [
+            row[0]
+            for row in self._sql.execute(
+                "SELECT id FROM gate WHERE status = 'open' AND expires_us < ? ORDER BY id", (at_us,)
+            ).fetchall()
+        ]
+        self._sql.executemany("UPDATE gate SET status = 'expired' WHERE id = ?", [(gate,) for gate in late])
+        return late
+
+    def reopen(self, row: GateRow) -> GateRow:
+        """Replace a closed gate by a new open one."""
+        old = self.get(row.id)
+        if old is not None and old.status in ("open", "approved"):
+            raise GateNotUsable(f"gate `{row.id}` is {old.status}; it needs no reopening")
+        self._sql.execute("DELETE FROM gate WHERE id = ?", (row.id,))
+        return self.open(row)
+
+
+class SqlFences:
+    """`store.port.Fences`."""
+
+    __slots__ = ("_sql",)
+
+    def __init__(self, connection: Connection) -> None:
+        self._sql = connection
+
+    def take(self, run: str, *, owner: str, at_us: int, ttl_us: int) -> int:
+        """Take the run under a new epoch."""
+        row = self._sql.execute("SELECT epoch, owner, until_us FROM fence WHERE run = ?", (run,)).fetchone()
+        if row is not None and row[1] not in (None, owner) and row[2] > at_us:
+            raise RunHeld(
+                f"run `{run[:7]}` is held by a live process (`{row[1]}`); wait for it, or `midwatch cancel {run[:7]}`"
+            )
+        epoch: int = 1 if row is None else row[0] + 1
+        self._sql.execute(
+            "INSERT INTO fence (run, epoch, owner, until_us) VALUES (?, ?, ?, ?) "
+            "ON CONFLICT (run) DO UPDATE SET epoch = excluded.epoch, owner = excluded.owner, until_us = excluded.until_us",
+            (run, epoch, owner, at_us + ttl_us),
+        )
+        return epoch
+
+    def renew(self, run: str, *, epoch: int, at_us: int, ttl_us: int) -> None:
+        """Prolong the newest epoch's lease."""
+        self.check(run, epoch)
+        self._sql.execute("UPDATE fence SET until_us = ? WHERE run = ? AND epoch = ?", (at_us + ttl_us, run, epoch))
+
+    def check(self, run: str, epoch: int) -> None:
+        """Raise unless `epoch` is the newest."""
+        row = self._sql.execute("SELECT epoch FROM fence WHERE run = ?", (run,)).fetchone()
+        if row is None or row[0] != epoch:
+            raise FenceLost(f"another process has taken run `{run[:7]}` over; nothing more is written from here")
+
+    def release(self, run: str, *, epoch: int) -> None:
+        """End the lease now."""
+        self._sql.execute("UPDATE fence SET owner = NULL, until_us = 0 WHERE run = ? AND epoch = ?", (run, epoch))
+
+    def expired(self, at_us: int) -> Sequence[str]:
+        """Runs whose lease ran out."""
+        sql = "SELECT run FROM fence WHERE owner IS NOT NULL AND until_us <= ? ORDER BY run"
+        return [row[0] for row in self._sql.execute(sql, (at_us,)).fetchall()]
+
+    def live(self, run: str, at_us: int) -> bool:
+        """Say whether somebody holds the run."""
+        sql = "SELECT 1 FROM fence WHERE run = ? AND owner IS NOT NULL AND until_us > ?"
+        return self._sql.execute(sql, (run, at_us)).fetchone() is not None

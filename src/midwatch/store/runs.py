@@ -1,0 +1,149 @@
+"""Runs: one materialised row a run, its sticky halt, its transitions; heartbeats and settings of the home.
+
+In:   rows and changes. Out: rows; `NotFound`, `Ambiguous`.
+May import: store.connection, store.journal (row helpers), records, errors. Must not know: what a status means to a graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import astuple, fields
+from typing import Any, Final
+
+from midwatch.errors import NotFound
+from midwatch.records.decision import Halt
+from midwatch.records.run import RunRow, Transition
+from midwatch.records.spend import Amounts
+from midwatch.store.connection import Connection
+from midwatch.store.journal import columns, find_one, marks
+from midwatch.store.port import Beat
+
+__all__ = ["SqlRuns", "SqlTransitions", "SqlWatch"]
+
+_RUN: Final = columns(RunRow)
+_NAMES: Final = frozenset(field.name for field in fields(RunRow)) - {"id"}
+_TRANSITION: Final = columns(Transition)
+_SPEND: Final = {
+    "cost": "cost",
+    "tokens": "tokens",
+    "tool_calls": "tool_calls",
+    "steps": "steps",
+    "working": "working_us",
+}
+
+
+class SqlRuns:
+    """`store.port.Runs`."""
+
+    __slots__ = ("_sql",)
+
+    def __init__(self, connection: Connection) -> None:
+        self._sql = connection
+
+    def create(self, row: RunRow) -> None:
+        """Insert the row."""
+        self._sql.execute(f"INSERT INTO run ({_RUN}) VALUES ({marks(RunRow)})", astuple(row))  # noqa: S608
+
+    def get(self, run: str) -> RunRow | None:
+        """Read by full id."""
+        found = self._sql.execute(f"SELECT {_RUN} FROM run WHERE id = ?", (run,)).fetchone()  # noqa: S608
+        return None if found is None else RunRow(*found)
+
+    def find(self, prefix: str) -> RunRow:
+        """Read by unique prefix."""
+        return RunRow(*find_one(self._sql, "run", _RUN, prefix, "run"))
+
+    def list(self, *, limit: int = 50, statuses: Sequence[str] = (), before_us: int | None = None) -> Sequence[RunRow]:
+        """Newest first."""
+        where, values = ["1 = 1"], []  # type: tuple[list[str], list[Any]]
+        if statuses:
+            where.append(f"status IN ({', '.join('?' * len(statuses))})")
+            values += statuses
+        if before_us is not None:
+            where.append("created_us < ?")
+            values.append(before_us)
+        sql = f"SELECT {_RUN} FROM run WHERE {' AND '.join(where)} ORDER BY created_us DESC, id LIMIT ?"  # noqa: S608
+        return [RunRow(*row) for row in self._sql.execute(sql, (*values, limit)).fetchall()]
+
+    def update(self, run: str, **changes: Any) -> None:
+        """Set the named columns."""
+        unknown = sorted(set(changes) - _NAMES)
+        if unknown:
+            raise TypeError(f"a run has no column `{unknown[0]}`")
+        parts = ", ".join(f'"{name}" = ?' for name in changes)
+        if self._sql.execute(f"UPDATE run SET {parts} WHERE id = ?", (*changes.values(), run)).rowcount != 1:  # noqa: S608
+            raise NotFound(f"no run `{run}` in this home")
+
+    def add_spend(self, run: str, spent: Amounts) -> None:
+        """Add settled amounts to the counters."""
+        for unit, amount in spent.items():
+            if unit in _SPEND:
+                name = _SPEND[unit]
+                self._sql.execute(f"UPDATE run SET {name} = {name} + ? WHERE id = ?", (amount, run))  # noqa: S608
+
+    def set_halt(self, run: str, halt: Halt) -> bool:
+        """Leave the sticky mark; the first stays."""
+        sql = 'INSERT INTO halt (run, kind, reason, "by", at_us) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING'
+        return self._sql.execute(sql, (run, halt.kind, halt.reason, halt.by, halt.at_us)).rowcount == 1
+
+    def halt(self, run: str) -> Halt | None:
+        """Read the mark."""
+        row = self._sql.execute('SELECT kind, reason, "by", at_us FROM halt WHERE run = ?', (run,)).fetchone()
+        return None if row is None else Halt(*row)
+
+    def clear_halt(self, run: str) -> None:
+        """Take the mark away."""
+        self._sql.execute("DELETE FROM halt WHERE run = ?", (run,))
+
+
+class SqlTransitions:
+    """`store.port.Transitions`."""
+
+    __slots__ = ("_sql",)
+
+    def __init__(self, connection: Connection) -> None:
+        self._sql = connection
+
+    def start(self, row: Transition) -> None:
+        """Insert, or set an earlier row of the same task back to started."""
+        self._sql.execute(
+            f"INSERT OR REPLACE INTO transition ({_TRANSITION}) VALUES ({marks(Transition)})",  # noqa: S608
+            astuple(row),
+        )
+
+    def finish(self, run: str, task: str, *, status: str, ended_us: int, bytes_out: int | None) -> None:
+        """Close the row of that task."""
+        self._sql.execute(
+            "UPDATE transition SET status = ?, ended_us = ?, bytes_out = ? WHERE run = ? AND task = ?",
+            (status, ended_us, bytes_out, run, task),
+        )
+
+    def list(self, run: str, *, after_seq: int = 0, limit: int = 5000) -> Sequence[Transition]:
+        """In order."""
+        sql = f"SELECT {_TRANSITION} FROM transition WHERE run = ? AND seq > ? ORDER BY seq LIMIT ?"  # noqa: S608
+        return [Transition(*row) for row in self._sql.execute(sql, (run, after_seq, limit)).fetchall()]
+
+
+class SqlWatch:
+    """`store.port.Watch`."""
+
+    __slots__ = ("_sql",)
+
+    def __init__(self, connection: Connection) -> None:
+        self._sql = connection
+
+    def beat(self, name: str, *, pid: int, at_us: int) -> None:
+        """Record a sign of life."""
+        self._sql.execute("INSERT OR REPLACE INTO beat (name, pid, at_us) VALUES (?, ?, ?)", (name, pid, at_us))
+
+    def last(self, name: str) -> Beat | None:
+        """Read the last one."""
+        row = self._sql.execute("SELECT name, pid, at_us FROM beat WHERE name = ?", (name,)).fetchone()
+        return None if row is None else Beat(*row)
+
+    def setting(self, key: str, default: bytes | None = None) -> bytes | None:
+        """Read a setting; store the default where there is none."""
+        if default is not None:
+            self._sql.execute("INSERT INTO setting (key, value) VALUES (?, ?) ON CONFLICT DO NOTHING", (key, default))
+        row = self._sql.execute("SELECT value FROM setting WHERE key = ?", (key,)).fetchone()
+        return None if row is None else row[0]

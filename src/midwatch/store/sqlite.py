@@ -1,0 +1,289 @@
+"""SQLite: a home in one file, used by any number of threads and processes.
+
+In:   work to do in a transaction. Out: its results, committed.
+May import: the store's nouns, errors. Must not know: who asks.
+
+Group commit: a thread that wants to write queues its work; the one that gets the writer's lock does everybody's work in one
+transaction, each piece in a savepoint of its own, and commits once. A thread alone pays for neither. The batch is flushed to disk
+(`synchronous=FULL`) if any piece asked for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from midwatch.errors import StoreCorrupt, StoreError, StoreTooNew, StoreUnreadable
+from midwatch.store.accounts import SqlBudgets
+from midwatch.store.checkpoints import SqlCheckpoints
+from midwatch.store.connection import Connection, translate
+from midwatch.store.journal import SqlEffects, SqlFences, SqlGates
+from midwatch.store.ledger import SqlBlobs, SqlLedger
+from midwatch.store.port import Tx
+from midwatch.store.runs import SqlRuns, SqlTransitions, SqlWatch
+
+__all__ = ["SqlTx", "SqliteStore"]
+
+T = TypeVar("T")
+_MARK: Final = 0x4D696477
+"""`application_id` of our databases: other files are not touched."""
+_READERS: Final = 8
+
+
+class SqlTx:
+    """`store.port.Tx` over one connection; the ledger is made anew for each transaction, the rest is stateless."""
+
+    __slots__ = (
+        "blobs", "budgets", "checkpoints", "effects", "fences", "gates", "ledger", "runs", "sql", "transitions", "watch",
+    )  # fmt: skip
+
+    def __init__(self, connection: Connection) -> None:
+        self.sql = connection
+        self.blobs = SqlBlobs(connection)
+        self.ledger = SqlLedger(connection, self.blobs)
+        self.runs = SqlRuns(connection)
+        self.transitions = SqlTransitions(connection)
+        self.effects = SqlEffects(connection)
+        self.gates = SqlGates(connection)
+        self.budgets = SqlBudgets(connection)
+        self.fences = SqlFences(connection)
+        self.watch = SqlWatch(connection)
+        self.checkpoints = SqlCheckpoints(connection)
+
+    def renew(self) -> None:
+        """Forget what was known of the chain; the next transaction reads the head again."""
+        self.ledger = SqlLedger(self.sql, self.blobs)
+
+
+class _Work:
+    """One queued piece of work and its outcome."""
+
+    __slots__ = ("done", "durable", "error", "result", "work")
+
+    def __init__(self, work: Callable[[Tx], Any], durable: bool) -> None:  # noqa: FBT001 - private, positional
+        self.work, self.durable = work, durable
+        self.done = False
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+
+class SqliteStore:
+    """`store.port.Store` in one SQLite file.
+
+    Args:
+        path: the database; its directory is made with mode 0700, the file with 0600.
+        busy_timeout_ms: how long to wait for another process's write lock.
+
+    Raises:
+        StoreUnreadable, StoreCorrupt, StoreTooNew, StoreBusy: it cannot be used; nothing was changed.
+    """
+
+    def __init__(self, path: Path | str, *, busy_timeout_ms: int = 30_000) -> None:
+        self._name, self._timeout = str(path), busy_timeout_ms
+        self._lock = threading.Lock()
+        self._queue: list[_Work] = []
+        self._queue_lock = threading.Lock()
+        self._readers: list[SqlTx] = []
+        self._readers_lock = threading.Lock()
+        self._listeners: list[Callable[[Sequence[int]], None]] = []
+        self._closed = False
+        self._full = False
+        self._prepare()
+        self._writer = SqlTx(self._connect())
+        try:
+            self._migrate()
+        except BaseException:
+            self._writer.sql.close()
+            raise
+
+    def write(self, work: Callable[[Tx], T], *, durable: bool = False) -> T:
+        """Run `work` in one transaction and commit it, perhaps together with others' work."""
+        mine = _Work(work, durable)
+        with self._queue_lock:
+            self._queue.append(mine)
+        with self._lock:
+            if not mine.done:
+                with self._queue_lock:
+                    batch, self._queue = self._queue, []
+                self._commit(batch)
+        if mine.error is not None:
+            raise mine.error
+        result: T = mine.result
+        return result
+
+    def read(self, work: Callable[[Tx], T]) -> T:
+        """Run `work` on one consistent snapshot."""
+        reader = self._reader()
+        try:
+            reader.sql.execute("BEGIN")
+            reader.renew()
+            try:
+                return work(reader)
+            finally:
+                if reader.sql.in_transaction:
+                    reader.sql.execute("COMMIT")
+        finally:
+            self._give_back(reader)
+
+    def on_commit(self, listener: Callable[[Sequence[int]], None]) -> Callable[[], None]:
+        """Call `listener` with the numbers of each committed batch; returns what ends it."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener) if listener in self._listeners else None
+
+    def close(self) -> None:
+        """Release everything."""
+        with self._lock:
+            self._closed = True
+            self._writer.sql.close()
+            with self._readers_lock:
+                for reader in self._readers:
+                    reader.sql.close()
+                self._readers.clear()
+
+    def _commit(self, batch: list[_Work]) -> None:
+        """Do and commit a batch; every piece ends with a result or an error."""
+        tx, sql = self._writer, self._writer.sql
+        seqs: list[int] = []
+        try:
+            self._open_check()
+            full = any(item.durable for item in batch)
+            if full != self._full:
+                sql.execute(f"PRAGMA synchronous={'FULL' if full else 'NORMAL'}")
+                self._full = full
+            sql.execute("BEGIN IMMEDIATE")
+            tx.renew()
+            if len(batch) == 1:
+                self._alone(batch[0])
+            else:
+                for item in batch:
+                    self._beside(item)
+            seqs = list(tx.ledger.added)
+            if sql.in_transaction:
+                sql.execute("COMMIT")
+        except BaseException as error:  # noqa: BLE001 - handed to every caller of the batch
+            self._undo()
+            for item in batch:
+                item.error = item.error or error
+            seqs = []
+        for item in batch:
+            item.done = True
+        if seqs:
+            for listener in tuple(self._listeners):
+                self._tell(listener, seqs)
+
+    def _alone(self, item: _Work) -> None:
+        try:
+            item.result = item.work(self._writer)
+        except BaseException as error:  # noqa: BLE001 - handed to its caller
+            item.error = error
+            self._undo()
+            self._writer.renew()
+
+    def _beside(self, item: _Work) -> None:
+        tx, sql = self._writer, self._writer.sql
+        before, added = tx.ledger, len(tx.ledger.added)
+        sql.execute("SAVEPOINT piece")
+        try:
+            item.result = item.work(tx)
+        except BaseException as error:  # noqa: BLE001 - handed to its caller
+            item.error = error
+            sql.execute("ROLLBACK TO piece")
+            kept = before.added[:added]
+            tx.renew()
+            tx.ledger.added.extend(kept)
+        sql.execute("RELEASE piece")
+
+    def _undo(self) -> None:
+        with contextlib.suppress(StoreError):
+            if self._writer.sql.in_transaction:
+                self._writer.sql.execute("ROLLBACK")
+
+    @staticmethod
+    def _tell(listener: Callable[[Sequence[int]], None], seqs: Sequence[int]) -> None:
+        try:
+            listener(seqs)
+        except Exception as error:  # noqa: BLE001 - what was committed stays; the listener's fault is reported, not passed on
+            threading.excepthook(
+                threading.ExceptHookArgs((type(error), error, error.__traceback__, threading.current_thread()))
+            )
+
+    def _reader(self) -> SqlTx:
+        self._open_check()
+        with self._readers_lock:
+            if self._readers:
+                return self._readers.pop()
+        return SqlTx(self._connect(reader=True))
+
+    def _give_back(self, reader: SqlTx) -> None:
+        with self._readers_lock:
+            if not self._closed and len(self._readers) < _READERS:
+                self._readers.append(reader)
+                return
+        reader.sql.close()
+
+    def _open_check(self) -> None:
+        if self._closed:
+            raise StoreUnreadable(f"the store `{self._name}` is closed")
+
+    def _prepare(self) -> None:
+        path = Path(self._name)
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not path.exists():
+                os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        except OSError as error:
+            why = error.strerror or "unknown error"
+            raise StoreUnreadable(
+                f"the store `{self._name}` cannot be made: {why.lower()}; choose another `--home`"
+            ) from error
+
+    def _connect(self, *, reader: bool = False) -> Connection:
+        try:
+            raw = sqlite3.connect(
+                self._name,
+                timeout=self._timeout / 1000,
+                isolation_level=None,
+                check_same_thread=False,
+                cached_statements=256,
+            )
+            raw.execute(f"PRAGMA busy_timeout={self._timeout}")
+            if reader:
+                raw.execute("PRAGMA query_only=1")
+            else:
+                raw.execute("PRAGMA journal_mode=WAL")
+                raw.execute("PRAGMA synchronous=NORMAL")
+        except sqlite3.Error as error:
+            raise translate(error, self._name) from error
+        return Connection(raw, self._name)
+
+    def _migrate(self) -> None:
+        """Make the tables of an empty home; refuse what is not ours or is newer than us."""
+        sql = self._writer.sql
+        mark = sql.execute("PRAGMA application_id").fetchone()[0]
+        known = sql.execute("PRAGMA user_version").fetchone()[0]
+        from midwatch.store.tables import REVISION, ddl  # noqa: PLC0415 - SQLAlchemy loads only where tables are made or judged
+
+        if mark == _MARK and known == REVISION:
+            return
+        if mark == _MARK and known > REVISION:
+            raise StoreTooNew(
+                f"the store `{self._name}` was written by a newer version; update Midwatch, or choose another `--home`"
+            )
+        if mark != _MARK and sql.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            raise StoreCorrupt(f"the store `{self._name}` is a database of something else; choose another `--home`")
+        sql.execute("BEGIN IMMEDIATE")
+        try:
+            if sql.execute("PRAGMA user_version").fetchone()[0] == 0:
+                for statement in ddl():
+                    sql.execute(statement)
+                sql.execute(f"PRAGMA application_id={_MARK}")
+                sql.execute(f"PRAGMA user_version={REVISION}")
+            sql.execute("COMMIT")
+        except BaseException:
+            self._undo()
+            raise
