@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -23,6 +23,7 @@ from midwatch.models.assembly import Assembly, call_id
 from midwatch.models.constrained import constrained_payload, read_answer
 from midwatch.models.errors_map import Told, failure_of
 from midwatch.models.port import ChatModel
+from midwatch.models.routes import key_of
 from midwatch.models.tokens import live_meter
 from midwatch.models.wire import Names, Payload, native_payload
 from midwatch.records.chat import ChatAnswer, ChatRequest, ToolRequest
@@ -43,16 +44,18 @@ class OpenAIChat:
     """A `ChatModel` over `langchain_openai.ChatOpenAI`. Make it with `open_model`.
 
     Args:
-        spec: the route. A scripted one needs `base_url`: where its provider listens.
-        key: sent as bearer token; None sends none.
+        spec: the route.
+        environ: read for the variable that the route names as its key, and for nothing else.
         clock: microseconds UTC.
+        base_url: in place of the route's own; a scripted route needs it: where its provider listens.
 
     Raises:
+        UsageProblem: the key's variable is not set; the user sets it.
         MissingExtra: langchain-openai is not installed.
     """
 
     def __init__(
-        self, spec: RouteSpec, *, key: str | None, clock: Callable[[], int], base_url: str | None = None
+        self, spec: RouteSpec, *, environ: Mapping[str, str], clock: Callable[[], int], base_url: str | None = None
     ) -> None:
         try:
             # Lazy: half a second, and only who calls a model needs it.
@@ -61,6 +64,7 @@ class OpenAIChat:
             if (missing.name or "").partition(".")[0] not in ("httpx2", "langchain_openai", "openai"):
                 raise
             raise MissingExtra("openai", f"route `{spec.alias}`") from None
+        key = None if spec.provider == "scripted" else key_of(spec, environ)
         self._spec, self._clock, self._foreign = spec, clock, CLIENT_ERRORS
         self._base_url = base_url or spec.base_url
         self._told = Told(spec.alias, spec.model, spec.api_key_env, (key,) if key else ())
@@ -177,21 +181,21 @@ class OpenAIChat:
 
 
 def open_model(
-    spec: RouteSpec, *, key: str | None, clock: Callable[[], int], scripted_url: str | None = None
+    spec: RouteSpec, *, environ: Mapping[str, str], clock: Callable[[], int], scripted_url: str | None = None
 ) -> ChatModel:
     """Open the model behind a route: the table from provider to class.
 
     Args:
-        key: value of the variable that the route names; `routes.key_of` reads it.
+        environ: read for the route's key only.
         scripted_url: `ScriptedProvider.base_url`, for a scripted route.
 
     Raises:
-        MissingExtra: the provider's package is not installed.
+        MissingExtra, UsageProblem: as `OpenAIChat`.
         NotGuaranteed: this version has no class for the provider.
     """
     if spec.provider == "openai":
-        return OpenAIChat(spec, key=key, clock=clock)
+        return OpenAIChat(spec, environ=environ, clock=clock)
     if spec.provider == "scripted" and scripted_url is not None:
-        return OpenAIChat(spec, key=None, clock=clock, base_url=scripted_url)
+        return OpenAIChat(spec, environ={}, clock=clock, base_url=scripted_url)
     message = f"route `{spec.alias}` has provider `{spec.provider}`, which cannot be called; choose another one"
     raise NotGuaranteed(message)

@@ -140,7 +140,13 @@ def fit_output(
 
 
 def price_for(
-    *, provider: str, model: str, base_url: str | None, own: PriceSpec | None, at_us: int, context: int | None = None
+    *,
+    provider: str,
+    model: str,
+    base_url: str | None,
+    own: PriceSpec | None,
+    at_us: int | None,
+    context: int | None = None,
 ) -> Price:
     """Find the price of a route's model.
 
@@ -149,7 +155,7 @@ def price_for(
         base_url: of the route; a server of one's own has no entry in any list, unless its address is a known
             provider's.
         own: the fleet's own price; it always wins.
-        at_us: microseconds UTC; rates change by date and hour, and the dearest of the next day is taken.
+        at_us: microseconds UTC; rates change by date and hour, and the dearest of the next day is taken. None: of all.
         context: tokens the route takes in; a tier that begins above it cannot apply.
 
     Raises:
@@ -164,8 +170,7 @@ def price_for(
     entry = _entry(providers, provider, model, base_url)
     if entry is None:
         raise Unpriced(_unpriced(model, base_url))
-    day = datetime.fromtimestamp(at_us // _MILLION, UTC)
-    tables = [entry.get_prices(day + timedelta(hours=hour)) for hour in range(25)]
+    tables = _tables(entry, at_us)
     starts = sorted({start for table in tables for start in _starts(table)})
     window = context if context is not None else entry.context_window
     rows = [_dearest_row(tables, start) for start in [0, *(one for one in starts if window is None or one < window)]]
@@ -218,6 +223,14 @@ def _serves(pattern: str, base_url: str) -> bool:
         return False
     rest = base_url[match.end() :]
     return not rest or rest[0] in "/:" or match[0].endswith("/")
+
+
+def _tables(entry: ModelInfo, at_us: int | None) -> list[ModelPrice]:
+    """Give every set of prices that holds within a day of `at_us`, or ever."""
+    if at_us is None:
+        return [one.prices for one in entry.prices] if isinstance(entry.prices, list) else [entry.prices]
+    day = datetime.fromtimestamp(at_us // _MILLION, UTC)
+    return [entry.get_prices(day + timedelta(hours=hour)) for hour in range(25)]
 
 
 def _starts(table: ModelPrice) -> list[int]:

@@ -1,7 +1,7 @@
 """Routes: an alias with its price and its key's presence; and which preset an environment suggests.
 
 In:   the fleet's routes, an alias, the environment, the time. Out: `Resolved`; a `Choice` in plain words.
-May import: sibling `prices`; config, errors. Must not know: clients, the network, any key beyond whether it is there.
+May import: siblings `prices`, `scripted`; config, errors. Must not know: clients, the network, any key beyond whether it is there.
 Why a choice is only a suggestion: what runs is decided by `--preset`, by `MIDWATCH_PRESET`, or by the fleet file. A key
 that happens to lie in the environment picks a preset only if the fleet has one for it, and the words say so before
 money is spent.
@@ -17,8 +17,9 @@ from midwatch.config.routing import PRESET_VARIABLE
 from midwatch.config.specs import RouteSpec
 from midwatch.errors import NotFound, UsageProblem
 from midwatch.models.prices import DollarRates, Price, price_for, scripted_price
+from midwatch.models.scripted import load_scenario
 
-__all__ = ["CLOUD_PRESET", "OWN_PRESET", "Choice", "Resolved", "choose_preset", "key_of", "resolve"]
+__all__ = ["CLOUD_PRESET", "OWN_PRESET", "Choice", "Resolved", "choose_preset", "key_of", "resolve", "route_price"]
 
 CLOUD_PRESET: Final = "cloud"
 """The preset that is chosen when the environment has a key of OpenAI's."""
@@ -69,15 +70,14 @@ def resolve(
     alias: str,
     environ: Mapping[str, str],
     *,
-    at_us: int,
+    at_us: int | None = None,
     scenario_prices: Mapping[str, DollarRates] | None = None,
 ) -> Resolved:
     """Resolve an alias to its route, its price and whether its key is there.
 
     Args:
         routes: of the loaded fleet, under its preset.
-        at_us: microseconds UTC, for prices that change.
-        scenario_prices: `prices` of the scenario, for a scripted route.
+        at_us, scenario_prices: as for `route_price`.
 
     Raises:
         NotFound: the fleet has no such route.
@@ -87,10 +87,25 @@ def resolve(
     if spec is None:
         known = ", ".join(f"`{name}`" for name in sorted(routes)) or "none"
         raise NotFound(f"there is no route `{alias}`; known routes: {known}")
-    if spec.provider == "scripted":
-        price = scripted_price(spec.model, (scenario_prices or {}).get(spec.model))
-    else:
-        price = price_for(
+    price = route_price(spec, at_us=at_us, scenario_prices=scenario_prices)
+    present = spec.api_key_env is None or bool(environ.get(spec.api_key_env, "").strip())
+    return Resolved(spec, price, present)
+
+
+def route_price(
+    spec: RouteSpec, *, at_us: int | None = None, scenario_prices: Mapping[str, DollarRates] | None = None
+) -> Price:
+    """Give the price of a route's model; of a scripted one what its own bill charges.
+
+    Args:
+        at_us: microseconds UTC; None takes the dearest of all dates.
+        scenario_prices: of a scripted route; None reads its scenario file.
+
+    Raises:
+        Unpriced: as `prices.price_for`. InvalidScenario: the scenario cannot be read. Both are the user's to mend.
+    """
+    if spec.provider != "scripted":
+        return price_for(
             provider=spec.provider,
             model=spec.model,
             base_url=spec.base_url,
@@ -98,8 +113,9 @@ def resolve(
             at_us=at_us,
             context=spec.context,
         )
-    present = spec.api_key_env is None or bool(environ.get(spec.api_key_env, "").strip())
-    return Resolved(spec, price, present)
+    if scenario_prices is None and spec.scenario is not None:
+        scenario_prices = load_scenario(spec.scenario).prices
+    return scripted_price(spec.model, (scenario_prices or {}).get(spec.model))
 
 
 def key_of(spec: RouteSpec, environ: Mapping[str, str]) -> str | None:
@@ -132,8 +148,8 @@ def choose_preset(environ: Mapping[str, str], presets: Iterable[str], *, asked: 
     if asked:
         return Choice(asked, f"preset `{asked}`, because it was asked for")
     if environ.get(PRESET_VARIABLE):
-        return Choice(environ[PRESET_VARIABLE], f"preset `{environ[PRESET_VARIABLE]}`, because `{PRESET_VARIABLE}` is
-        set")
+        named = environ[PRESET_VARIABLE]
+        return Choice(named, f"preset `{named}`, because `{PRESET_VARIABLE}` is set")
     found = [
         (variable, preset, what)
         for variable, preset, what in (
