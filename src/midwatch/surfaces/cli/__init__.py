@@ -1,0 +1,95 @@
+"""Command line: `midwatch COMMAND`; data on stdout, all else on stderr, exit codes of DESIGN.md, section 7.
+
+In:   arguments, the environment. Out: `main`, a click group.
+May import: click, errors; each command's module when that command is asked for. Must not know: what a command does.
+Why a table of commands: `midwatch --help` answers within 150 ms of processor time, so it imports none of them
+(the test is `tests/unit/test_cli_group.py`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any, Final
+
+import click
+
+from midwatch import __version__
+from midwatch.errors import MidwatchError
+from midwatch.surfaces.cli.common import Settings, report_error, report_usage
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS: Final[dict[str, tuple[str, str]]] = {
+    "approve": ("control:approve", "Say yes, or no, to an action that waits."),
+    "cancel": ("control:cancel", "Stop a run for good."),
+    "check": ("check:check", "Check a fleet file; every problem at once."),
+    "completion": ("completion:completion", "Print the completion script of a shell."),
+    "doctor": ("doctor:doctor", "Check this machine and the home."),
+    "resolve": ("control:resolve", "Say what became of an effect in doubt."),
+    "resume": ("run:resume", "Go on with a stopped run."),
+    "run": ("run:run", "Run a fleet to its answer."),
+    "runs": ("runs:runs", "List runs; show one."),
+    "trace": ("trace:trace", "Show what a run did, node by node."),
+    "verify": ("verify:verify", "Check the ledger's chain of hashes."),
+    "which": ("trace:which", "Find the model call behind a piece of output."),
+}
+"""Command: (`module:attribute` below this package, the line that `--help` shows)."""
+
+_INTERRUPTED: Final = 130
+
+
+class LazyGroup(click.Group):
+    """Imports a command's module when that command is asked for, and turns our errors into exit codes."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name every command, without importing any."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command; None for a name that is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        found = getattr(importlib.import_module(f"midwatch.surfaces.cli.{module}"), attribute)
+        if not isinstance(found, click.Command):
+            raise TypeError(f"`{cmd_name}` leads to no command")
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table of commands from `COMMANDS`, so that nothing is imported for it."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
+        """Note whether JSON was asked for, since a usage error comes up before the option is read."""
+        given = list(sys.argv[1:] if args is None else args)
+        extra.setdefault("obj", Settings(json="--json" in given))
+        return super().main(given, *rest, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; every error of ours ends in its message and its exit code."""
+        settings: Settings = ctx.obj
+        try:
+            return super().invoke(ctx)
+        except MidwatchError as error:
+            report_error(error, as_json=settings.json)
+            ctx.exit(error.exit_code)
+        except click.UsageError as error:
+            if not settings.json:
+                raise
+            report_usage(error)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("interrupted; a run that was cut goes on with `midwatch resume RUN`", err=True)
+            ctx.exit(_INTERRUPTED)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--home", metavar="DIR", help="Where state lives; else MIDWATCH_HOME, else the user's state directory.")
+@click.version_option(__version__, "-V", "--version", prog_name="midwatch")
+@click.pass_obj
+def main(settings: Settings, home: str | None) -> None:
+    """Midwatch: the operations kernel for AI agents. Runs teams of agents in bounds, with gates, traced."""
+    settings.home = home

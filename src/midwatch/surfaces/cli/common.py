@@ -1,0 +1,156 @@
+"""Common: what every command of the command line shares: options, the open store, and how errors are told.
+
+In:   options, an error. Out: an open store; text on stderr or one JSON object on stdout.
+May import: click, errors; the wiring when a command runs. Must not know: any one command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from midwatch.errors import MidwatchError, UsageProblem
+
+if TYPE_CHECKING:
+    from midwatch.store.port import Store
+
+__all__ = [
+    "Settings",
+    "command_options",
+    "emit",
+    "find_run",
+    "moment",
+    "money",
+    "operator",
+    "plain",
+    "report_error",
+    "report_usage",
+    "say",
+    "seconds",
+    "store_of",
+]
+
+_Callback = TypeVar("_Callback", bound=Callable[..., Any])
+
+
+@dataclass(slots=True)
+class Settings:
+    """What holds for the whole command line; mutable, since options may stand before or after the command."""
+
+    json: bool = False
+    home: str | None = None
+
+    @property
+    def place(self) -> Path:
+        """The home directory that is meant."""
+        from midwatch import wiring  # late: it loads the store, which `--help` has no use for
+
+        return wiring.home_path(self.home, os.environ)
+
+
+def _set_home(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        ctx.ensure_object(Settings).home = value
+
+
+def _set_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    ctx.ensure_object(Settings).json = value
+
+
+def command_options(callback: _Callback) -> _Callback:
+    """Give a command `--json` and `--home`; both end in `Settings`."""
+    home = click.option("--home", metavar="DIR", expose_value=False, callback=_set_home, help="Where state lives.")
+    as_json = click.option(
+        "--json", is_flag=True, expose_value=False, callback=_set_json, help="One JSON object on stdout."
+    )
+    return as_json(home(callback))
+
+
+@contextlib.contextmanager
+def store_of(settings: Settings) -> Iterator[Store]:
+    """Open the store of the home that is meant. NotFound: there is none yet."""
+    from midwatch import wiring  # late: as above
+
+    with wiring.open_store(settings.place) as store:
+        yield store
+
+
+def find_run(store: Store, prefix: str) -> str:
+    """Give the full id that a short one means; `last` is the newest run. NotFound, Ambiguous: as `Runs.find`."""
+    if prefix == "last":
+        newest = store.read(lambda tx: tx.runs.list(limit=1))
+        if newest:
+            return newest[0].id
+    return store.read(lambda tx: tx.runs.find(prefix)).id
+
+
+def operator(by: str | None) -> str:
+    """Name who speaks: the option, else the login name of the environment."""
+    return by or os.environ.get("USER") or os.environ.get("LOGNAME") or f"uid {os.getuid()}"
+
+
+def emit(value: Any) -> None:
+    """Write one JSON object to stdout."""
+    click.echo(json.dumps(value, ensure_ascii=False, sort_keys=False))
+
+
+def say(text: str) -> None:
+    """Write one line to stderr."""
+    click.echo(plain(text), err=True)
+
+
+def plain(text: str) -> str:
+    """Make control characters visible: what a model or a tool wrote must not steer the operator's terminal."""
+    return "".join(char if char in "\n\t" or char.isprintable() else f"\\x{ord(char):02x}" for char in text)
+
+
+def report_error(error: MidwatchError, *, as_json: bool) -> None:
+    """Tell an error of ours: every problem of it, each with its place."""
+    problems = error.problems if isinstance(error, UsageProblem) else ()
+    if as_json:
+        told = [{"where": item.where, "message": item.message, "code": item.code} for item in problems]
+        body = {"type": type(error).__name__, "message": str(error), "problems": told}
+        emit({"ok": False, "error": body})
+        return
+    for line in [str(item) for item in problems] or [str(error)]:
+        say(f"midwatch: {line}")
+
+
+def report_usage(error: click.UsageError) -> None:
+    """Tell a mistake in the arguments themselves as JSON, in the same shape."""
+    message = error.format_message()
+    problem = {"where": "", "message": message, "code": "usage"}
+    emit({"ok": False, "error": {"type": "UsageProblem", "message": message, "problems": [problem]}})
+
+
+def money(micro: int | None) -> str:
+    """Write micro-dollars as dollars: four digits below a dollar, else two."""
+    if micro is None:
+        return "-"
+    return f"${micro / 1_000_000:.4f}" if abs(micro) < 1_000_000 else f"${micro / 1_000_000:,.2f}"
+
+
+def seconds(us: int | None) -> str:
+    """Write microseconds as `0.4s`, `12s`, `3m05s`, `2h14m`."""
+    if us is None:
+        return "-"
+    whole = us // 1_000_000
+    if whole < 10:
+        return f"{us / 1_000_000:.1f}s"
+    if whole < 60:
+        return f"{whole}s"
+    return f"{whole // 60}m{whole % 60:02d}s" if whole < 3600 else f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def moment(us: int | None) -> str:
+    """Write a time in UTC, to the second."""
+    from datetime import UTC, datetime  # late: 3 ms that `--help` does not need
+
+    return "-" if us is None else datetime.fromtimestamp(us // 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

@@ -1,0 +1,168 @@
+"""Doctor: `midwatch doctor`: is this machine fit, what is installed, what does the sandbox really hold.
+
+In:   the machine, the home. Out: one line a check; exit code 1 when one fails.
+May import: the standard library; the wiring when it runs. Must not know: how the store does its work.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sqlite3
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import click
+
+from midwatch.errors import MidwatchError
+from midwatch.surfaces.cli.common import Settings, command_options, emit, plain
+
+__all__ = ["Finding", "doctor"]
+
+_EXTRAS: Final = {
+    "openai": "langchain_openai",
+    "anthropic": "langchain_anthropic",
+    "mcp": "mcp",
+    "langchain": "langchain",
+    "server": "fastapi",
+    "engine": "dbos",
+    "postgres": "psycopg",
+    "otel": "opentelemetry.sdk",
+    "tokens": "tiktoken",
+}
+_PYTHON: Final = (3, 11)
+_SQLITE: Final = (3, 35, 0)
+"""The first version with RETURNING."""
+_LOW_DISK: Final = 200 * 2**20
+_NO_DISK: Final = 20 * 2**20
+_DATABASE: Final = "midwatch.db"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found. `warn` does not fail the command."""
+
+    check: str
+    status: Literal["ok", "warn", "fail"]
+    message: str
+
+
+@click.command(short_help="Check this machine and the home.")
+@command_options
+@click.pass_context
+def doctor(ctx: click.Context) -> None:
+    """Check this machine and the home; nothing is made or changed."""
+    settings: Settings = ctx.obj
+    home = settings.place
+    findings = [_python(), _sqlite(), _home(home), _disk(home), *_database(home), _extras(), _sandbox()]
+    ok = all(item.status != "fail" for item in findings)
+    if settings.json:
+        emit({"ok": ok, "home": str(home), "checks": [asdict(item) for item in findings]})
+    else:
+        for item in findings:
+            click.echo(plain(f"{item.status:<5} {item.check:<9} {item.message}"))
+    if not ok:
+        ctx.exit(1)
+
+
+def _python() -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info[:2] < _PYTHON:
+        return Finding("python", "fail", f"{version}; 3.11 or newer is needed")
+    return Finding("python", "ok", version)
+
+
+def _sqlite() -> Finding:
+    version = sqlite3.sqlite_version
+    if sqlite3.sqlite_version_info < _SQLITE:
+        return Finding("sqlite", "fail", f"{version}; 3.35 or newer is needed")
+    return Finding("sqlite", "ok", version)
+
+
+def _home(home: Path) -> Finding:
+    if not home.exists():
+        above = _existing(home)
+        if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+            return Finding(
+                "home", "fail", f"`{home}` cannot be made: `{above}` is not writable; name another by --home"
+            )
+        return Finding("home", "ok", f"`{home}` does not exist yet; the first run makes it")
+    if not home.is_dir() or not os.access(home, os.W_OK | os.X_OK):
+        return Finding("home", "fail", f"`{home}` is not a directory that this user can write to")
+    mode = home.stat().st_mode & 0o777
+    if mode & 0o077:
+        return Finding("home", "warn", f"`{home}` is open to other users ({mode:o}); `chmod 700` it")
+    return Finding("home", "ok", f"`{home}`, writable, 0700")
+
+
+def _disk(home: Path) -> Finding:
+    free = shutil.disk_usage(_existing(home)).free
+    told = f"{free / 2**30:.1f} GB free"
+    if free < _NO_DISK:
+        return Finding("disk", "fail", f"{told}; no run can be recorded")
+    return Finding("disk", "warn" if free < _LOW_DISK else "ok", told)
+
+
+def _existing(place: Path) -> Path:
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    return place
+
+
+def _database(home: Path) -> list[Finding]:
+    """Look at the database as any reader would; a home without one is new, not ill."""
+    file = home / _DATABASE
+    try:
+        if not file.exists():
+            return [Finding("store", "ok", "no database yet")]
+        wal = home / f"{_DATABASE}-wal"
+        size, waiting = file.stat().st_size, wal.stat().st_size if wal.exists() else 0
+    except OSError as error:
+        return [Finding("store", "fail", f"`{file}` cannot be read: {error.strerror}")]
+    told = f"{size / 2**20:.1f} MB, write-ahead log {waiting / 2**20:.1f} MB"
+    found = [Finding("wal", "warn" if waiting > 64 * 2**20 else "ok", told)]
+    from midwatch import wiring  # late: it loads the store
+
+    try:
+        with wiring.open_store(home) as store:
+            seq, head = store.read(lambda tx: tx.ledger.head())
+    except MidwatchError as error:
+        return [*found, Finding("store", "fail", str(error))]
+    mode = _journal_mode(file)
+    status: Literal["ok", "warn"] = "ok" if mode == "wal" else "warn"
+    return [*found, Finding("store", status, f"{seq:,} events, head {head[:16]}, journal mode {mode}")]
+
+
+def _journal_mode(file: Path) -> str:
+    try:
+        connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
+        try:
+            return str(connection.execute("PRAGMA journal_mode").fetchone()[0])
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        return f"unknown ({error})"
+
+
+def _extras() -> Finding:
+    have = [extra for extra, module in _EXTRAS.items() if _installed(module)]
+    lack = [extra for extra in _EXTRAS if extra not in have]
+    parts = [f"installed: {', '.join(have) or 'none'}", f"not installed: {', '.join(lack) or 'none'}"]
+    return Finding("extras", "ok", "; ".join(parts))
+
+
+def _installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # the parent of a dotted name is missing
+        return False
+
+
+def _sandbox() -> Finding:
+    said = (
+        "backend `process` is *not isolation*: limits on memory, time and files only; it shares files, network and user"
+    )
+    return Finding("sandbox", "warn", said)
