@@ -449,11 +449,11 @@ class Saver(InlineSaver):
         return clone
 
 
-def _is_small(value: Any) -> bool:
+def _is_small(value: object) -> bool:
     cls = type(value)
-    if cls is str:
-        return len(value) <= _SHORT
-    if cls is int:
+    if isinstance(value, str):
+        return cls is str and len(value) <= _SHORT
+    if cls is int and isinstance(value, int):
         return -(1 << 63) <= value < 1 << 63
     return cls in _SMALL
 

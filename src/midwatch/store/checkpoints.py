@@ -53,10 +53,9 @@ def checkpoint_tables(metadata: sa.MetaData) -> None:
     sa.Table(
         "checkpoint",
         metadata,
-        sa.Column("row", whole, primary_key=True),
-        sa.Column("thread", text, nullable=False),
-        sa.Column("ns", text, nullable=False),
-        sa.Column("id", text, nullable=False),
+        sa.Column("thread", text, primary_key=True),
+        sa.Column("ns", text, primary_key=True),
+        sa.Column("id", text, primary_key=True),
         sa.Column("parent", text),
         sa.Column("run", text),
         sa.Column("type", text, nullable=False),
@@ -64,7 +63,7 @@ def checkpoint_tables(metadata: sa.MetaData) -> None:
         sa.Column("body", blob, nullable=False),
         sa.Column("metadata", blob, nullable=False),
         sa.Column("channels", blob, nullable=False),
-        sa.Index("checkpoint_key", "thread", "ns", "id", unique=True),
+        sqlite_with_rowid=False,
     )
     sa.Table(
         "checkpoint_channel",
@@ -113,7 +112,8 @@ _COLUMNS: Final = "thread, ns, id, parent, run, type, codec, body, metadata, cha
 _PUT: Final = (
     f"INSERT INTO checkpoint ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "  # noqa: S608
     "ON CONFLICT (thread, ns, id) DO UPDATE SET parent = excluded.parent, run = excluded.run, "
-    "type = excluded.type, codec = excluded.codec, body = excluded.body, metadata = excluded.metadata, channels = excluded.channels"
+    "type = excluded.type, codec = excluded.codec, body = excluded.body, "
+    "metadata = excluded.metadata, channels = excluded.channels"
 )
 _GET: Final = f"SELECT {_COLUMNS} FROM checkpoint WHERE thread = ? AND ns = ? AND id = ?"  # noqa: S608
 _LATEST: Final = f"SELECT {_COLUMNS} FROM checkpoint WHERE thread = ? AND ns = ? ORDER BY id DESC LIMIT 1"  # noqa: S608
