@@ -1,0 +1,152 @@
+"""Worker: the process in which one tool call, or one program, happens.
+
+In:   one JSON request over a private socket, whose descriptor is the only argument.
+Out:  one JSON answer over the same socket; exit code 0. Whatever the tool prints goes elsewhere.
+May import: the standard library; the tool that the request names. Must not know: contracts, envelopes.
+Why limits are set here: between fork and exec only a careful few things are safe in a process with threads; here all is
+quiet, and nothing foreign has been imported yet. Why a watcher: if the kernel is killed, its socket closes, and then
+this process and everything it started must not act any longer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import importlib.util
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+__all__ = ["ALIVE", "FILE_MARK", "main"]
+
+FILE_MARK: Final = "__midwatch_file__"
+"""As `midwatch.tools.decorate.FILE_MARK`; a test holds both equal."""
+
+ALIVE: Final = b"\x06"
+"""The worker's first byte: limits are set, the request is read, foreign code may begin."""
+
+_CHUNK: Final = 65_536
+
+
+def main(descriptor: int) -> None:
+    """Serve one request."""
+    channel = socket.socket(fileno=descriptor)
+    channel.set_inheritable(False)
+    request = _receive(channel)
+    _bound(request["limits"])
+    channel.sendall(ALIVE)
+    threading.Thread(target=_watch, args=(channel,), daemon=True).start()
+    if request["kind"] == "run":
+        answer: Any = _run(request["argv"])
+    else:
+        sys.path[:] = request["sys_path"]
+        answer = _resolve(request["ref"]).work(request["arguments"], request["facts"])
+    channel.sendall(json.dumps(answer, allow_nan=False, ensure_ascii=True).encode())
+    channel.shutdown(socket.SHUT_WR)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # the tool may have closed it
+            stream.flush()
+    os._exit(0)  # threads and exit handlers of the tool have no say any more
+
+
+def _receive(channel: socket.socket) -> dict[str, Any]:
+    head = b""
+    while len(head) < 8:
+        head += _some(channel, 8 - len(head))
+    left, parts = int.from_bytes(head), []
+    while left:
+        parts.append(_some(channel, min(left, _CHUNK)))
+        left -= len(parts[-1])
+    request: dict[str, Any] = json.loads(b"".join(parts))
+    return request
+
+
+def _some(channel: socket.socket, count: int) -> bytes:
+    data = channel.recv(count)
+    if not data:
+        os._exit(1)
+    return data
+
+
+def _watch(channel: socket.socket) -> None:
+    """End this whole process group when the other side of the socket is gone."""
+    with contextlib.suppress(OSError):
+        channel.recv(1)
+    os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
+def _bound(limits: Mapping[str, int | None]) -> None:
+    """Set what the request asks for; a hard limit below it stays as it is."""
+    kinds = {
+        "memory": resource.RLIMIT_AS,
+        "file_size": resource.RLIMIT_FSIZE,
+        "open_files": resource.RLIMIT_NOFILE,
+        "cpu_seconds": resource.RLIMIT_CPU,
+        "core": resource.RLIMIT_CORE,
+    }
+    for name, kind in kinds.items():
+        _lower(kind, limits[name])
+    processes = limits["processes"]
+    if processes is not None:
+        # The system counts all processes and threads of the user, so the bound stands above those that exist.
+        _lower(resource.RLIMIT_NPROC, _owned_tasks() + processes)
+
+
+def _lower(kind: int, wanted: int | None) -> None:
+    if wanted is None:
+        return
+    _, hard = resource.getrlimit(kind)
+    bound = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(kind, (bound, bound))
+
+
+def _owned_tasks() -> int:
+    count, user = 0, os.getuid()
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it ended while it was counted
+            if entry.stat().st_uid == user:
+                count += sum(1 for _ in (entry / "task").iterdir())
+    return count
+
+
+def _resolve(ref: str) -> Any:
+    """Import what a reference leads to."""
+    source, _, qualname = ref.rpartition(":")
+    found: Any = _load(source) if source.endswith(".py") else importlib.import_module(source)
+    for name in qualname.split("."):
+        found = getattr(found, name)
+    return found
+
+
+def _load(file: str) -> ModuleType:
+    name = f"midwatch_tools_{hashlib.sha256(file.encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"`{file}` is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    setattr(module, FILE_MARK, file)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _run(argv: list[str]) -> dict[str, Any]:
+    try:
+        child = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
+    except OSError as failure:
+        return {"exit_code": None, "detail": f"cannot be started: {failure.strerror}"}
+    return {"exit_code": child.wait(), "detail": ""}
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
