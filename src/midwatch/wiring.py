@@ -30,12 +30,13 @@ from midwatch.store.port import Store
 from midwatch.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
+    from midwatch.engine.context import RouteRuntime
     from midwatch.engine.kernel import Kernel
 
 __all__ = ["check_fleet", "clock", "home_path", "load_fleet", "open", "open_store"]
 
 DATABASE = "midwatch.db"
-GOVERNOR_WAIT_S = 10.0
+GOVERNOR_WAIT_S = 30.0
 
 
 def clock() -> int:
@@ -188,7 +189,7 @@ def _priced(fleet: Fleet, route: RouteSpec, env: Mapping[str, str]) -> tuple[dic
         "price": None,
     }
     try:
-        price = route_price(route)
+        price = route_price(route, at_us=clock())
     except MidwatchError as error:
         return shown, Problem(fleet.where("routes", route.target), str(error), "unpriced")
     shown["price"] = {
@@ -257,10 +258,10 @@ def open(  # noqa: A001 - `midwatch.open` is the public name
         yield Kernel(parts)
 
 
-def _routes(stack: contextlib.ExitStack, fleet: Fleet, env: Mapping[str, str], home: Path) -> dict[str, Any]:
+def _routes(stack: contextlib.ExitStack, fleet: Fleet, env: Mapping[str, str], home: Path) -> dict[str, RouteRuntime]:
     """Make every route that an agent uses; scenarios get their server on loopback."""
     from midwatch.engine.context import RouteRuntime  # noqa: PLC0415 - langgraph costs a second
-    from midwatch.models.openai import OpenAIChat  # noqa: PLC0415 - as above
+    from midwatch.models.openai import open_model  # noqa: PLC0415 - as above
     from midwatch.models.routes import route_price  # noqa: PLC0415 - as above
     from midwatch.models.scripted import ScriptedProvider  # noqa: PLC0415 - as above
 
@@ -268,18 +269,16 @@ def _routes(stack: contextlib.ExitStack, fleet: Fleet, env: Mapping[str, str], h
     servers: dict[Path, str] = {}
     for alias in sorted({fleet.agents[name].route for name in fleet.agents}):
         spec = fleet.routes[alias]
-        base_url = spec.base_url
+        url = None
         if spec.scenario is not None:
             if spec.scenario not in servers:
                 bill = home / f"scripted-bill-{fleet.name}.jsonl"
                 server = ScriptedProvider(spec.scenario, bill=bill, clock=clock, keep_requests=False)
                 servers[spec.scenario] = stack.enter_context(server).base_url
-            base_url = servers[spec.scenario]
-        model = OpenAIChat(spec, base_url=base_url, environ=env, clock=clock)
+            url = servers[spec.scenario]
+        model = open_model(spec, environ=env, clock=clock, scripted_url=url)
         stack.callback(model.close)
-        made[alias] = RouteRuntime(
-            model, route_price(spec), spec.max_output, spec.retries, spec.timeout_us, spec.protocol
-        )
+        made[alias] = RouteRuntime(model, route_price(spec, at_us=clock()), spec.max_output, spec.retries, spec.timeout_us, spec.protocol)
     return made
 
 
@@ -316,22 +315,17 @@ def _govern(store: Store, home: Path, stale_after_us: int) -> None:
     if last is not None and started - last.at_us < min(stale_after_us, 5_000_000) and _alive(last.pid):
         return
     with (home / "governor.log").open("ab") as log:
-        child = subprocess.Popen(  # noqa: S603 - our own module, fixed argv
+        launched = subprocess.run(  # noqa: S603 - our own module, fixed argv; it detaches itself and returns
             [sys.executable, "-m", "midwatch.surfaces.governor", "--home", str(home)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            start_new_session=True,
+            timeout=GOVERNOR_WAIT_S,
+            check=False,
         )
-    end = time.monotonic() + GOVERNOR_WAIT_S
-    while time.monotonic() < end:
-        last = store.read(lambda tx: tx.watch.last(HEARTBEAT))
-        if last is not None and last.at_us >= started:
-            return
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(0.05)
-            break
-    raise RunHalted(f"the governor did not start, so no effect may begin; see `{home / 'governor.log'}`")
+    last = store.read(lambda tx: tx.watch.last(HEARTBEAT))
+    if launched.returncode or last is None or last.at_us < started:
+        raise RunHalted(f"the governor did not start, so no effect may begin; see `{home / 'governor.log'}`")
 
 
 def _alive(pid: int) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from midwatch.records.call import AgentRole
 from midwatch.records.fields import FieldError
-from midwatch.records.handoff import ITEM_LIMIT, TEXT_LIMIT, Criterion, Dispatch, Handoff, Item, Plan
+from midwatch.records.handoff import ITEM_LIMIT, TEXT_LIMIT, Criterion, Dispatch, Handoff, HandoffStatus, Item, Plan
 from midwatch.recovery import Clean, Recovered, compile_schema, recover
 
 __all__ = ["Evidence", "Parsed", "Rejected", "Resolve", "answer_schema", "failed", "parse_handoff", "parse_plan"]
@@ -133,7 +133,7 @@ def parse_handoff(
         return Rejected("evidence", "every item of `changed` must cite at least one reference that shows it")
     shown = {found.tool for found in cited.values() if found is not None and found.ok}
     unmet = tuple(item.text for item in criteria if not shown.intersection(item.shown_by))
-    status = "unmet" if unmet else "complete"
+    status: HandoffStatus = "unmet" if unmet else "complete"
     return Parsed(Handoff(agent, status, **lists, unmet=unmet, answer=body.get("answer")), rule)
 
 

@@ -21,7 +21,7 @@ from midwatch.gates import rules
 from midwatch.gates.binding import bind, new_nonce
 from midwatch.governor import scopes
 from midwatch.records.call import Actor
-from midwatch.records.decision import Ask, StageMark
+from midwatch.records.decision import Ask, Denied, StageMark
 from midwatch.records.effect import EffectRow, effect_id
 from midwatch.records.envelope import Code, Envelope, ErrorBody
 from midwatch.records.event import EventDraft
@@ -62,7 +62,7 @@ class _Passage:
     raw: str
     causes: tuple[int, ...]
     marks: list[StageMark] = field(default_factory=list)
-    tool: Tool | None = None
+    tool: Tool[..., Any] | None = None
     checked: arguments.Checked | None = None
     row: EffectRow | None = None
     gate: GateRow | None = None
@@ -182,8 +182,9 @@ class Pipeline:
         return None
 
     # 2 provenance
-    def _provenance(self, p: _Passage) -> None:
+    def _provenance(self, p: _Passage) -> Answered | None:
         p.mark("provenance", "pass", causes=list(p.causes))
+        return None
 
     # 3 containment
     def _containment(self, p: _Passage) -> Answered | None:
@@ -191,7 +192,7 @@ class Pipeline:
         verdict = grants.decide(
             self._seg.fleet.grants, agent=p.actor.agent, tool=tool.contract.name, arguments=checked.arguments
         )
-        if isinstance(verdict, grants.Denied):
+        if isinstance(verdict, Denied):
             p.mark("containment", "deny", by=verdict.by, reason=verdict.reason)
             return self._refuse(p, "denied", verdict.reason, hint=verdict.hint)
         p.mark("containment", "pass", by=verdict.by)
@@ -494,7 +495,7 @@ class Pipeline:
         return Answered(answer, self._seg.write(work))
 
 
-def _known(p: _Passage) -> tuple[Tool, arguments.Checked]:
+def _known(p: _Passage) -> tuple[Tool[..., Any], arguments.Checked]:
     """Stages after the first may rely on both."""
     if p.tool is None or p.checked is None:
         msg = "stage 1 did not finish"

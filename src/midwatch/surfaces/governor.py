@@ -19,14 +19,31 @@ from midwatch.wiring import clock, open_store
 __all__ = ["main"]
 
 PERIOD_S = 1.0
-IDLE_PASSES = 10
+IDLE_PASSES = 5
 
 
 def main() -> int:
-    """Watch until `IDLE_PASSES` passes in a row found no live run; 1 when the store cannot be used."""
+    """Give a first sign of life, then detach and watch until `IDLE_PASSES` passes in a row found no live run.
+
+    Returns:
+        In the launching process 0 once the first pass is done; 1 when the store cannot be used.
+    """
     parser = argparse.ArgumentParser(description="watch the runs of one home")
     parser.add_argument("--home", required=True, type=Path)
     home: Path = parser.parse_args().home
+    try:
+        with open_store(home) as store:
+            watch_once(store, pid=os.getpid(), now=clock())
+    except MidwatchError as error:
+        print(f"governor: {error}", file=sys.stderr)
+        return 1
+    if os.fork():  # no thread runs yet; the launcher is told that the first pass went well
+        return 0
+    os.setsid()
+    return _watch(home)
+
+
+def _watch(home: Path) -> int:
     idle = 0
     rest = threading.Event()
     try:
