@@ -92,9 +92,9 @@ def show(waits: Waits, *, err: bool = True) -> None:
         ]
         click.echo(plain("\n".join(lines)), err=err)
     for effect in waits.in_doubt:
+        began = moment(effect["started_us"])
         lines = [
-            f"in doubt: {effect['tool']} ({effect['class']}) of {effect['agent']}, "
-            f"begun {moment(effect['started_us'])}",
+            f"in doubt: {effect['tool']} ({effect['class']}) of {effect['agent']}, begun {began}",
             *(f"  argument   {name} = {_value(value)}" for name, value in (effect["arguments"] or {}).items()),
             f"  it happened      midwatch resolve {effect['effect']} --done",
             f"  it did not       midwatch resolve {effect['effect']} --not-done",
