@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,11 @@ class _Kernel:
         return self._result
 
 
+def _tell_all(on_event: Callable[[Event], None], events: Sequence[Event]) -> None:
+    for event in events:
+        on_event(event)
+
+
 def _result(status: RunStatus, output: Any = None) -> RunResult:
     return RunResult(RUN, status, output, None, None, 500, 240, 1, 2, "f" * 64, (GATE,), ())
 
@@ -63,7 +69,7 @@ def _play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]
         def opened(*_: Any, on_event: Callable[[Event], None], **__: Any) -> Iterator[_Kernel]:
             with wiring.open_store(home) as store:
                 events = store.read(lambda tx: tx.ledger.read(run=RUN))
-                yield _Kernel(result, lambda: [on_event(event) for event in events] and None)
+                yield _Kernel(result, functools.partial(_tell_all, on_event, events))
 
         monkeypatch.setattr(wiring, "open", opened)
         return CliRunner().invoke(main, ["--home", str(home), "run", "fleet", *options])
