@@ -141,11 +141,11 @@ def check_fleet(
             Problem(place, f"no loaded tool matches `{glob}`; add its source to `tools:`", "unknown-tool")
             for glob in lost
         ]
-        if len(given) > 10:  # noqa: PLR2004 - the bound of the tool lint
+        if len(given) > 10:
             warnings.append(
                 Problem(place, f"`{name}` has {len(given)} tools; more than 10 confuse a model", "many-tools")
             )
-        if (agent.limits.steps or 0) > 20:  # noqa: PLR2004 - as above
+        if (agent.limits.steps or 0) > 20:
             warnings.append(
                 Problem(place, f"`{name}` may take {agent.limits.steps} steps; 20 are usually enough", "many-steps")
             )
@@ -202,7 +202,7 @@ def _priced(fleet: Fleet, route: RouteSpec, env: Mapping[str, str]) -> tuple[dic
 
 
 @contextlib.contextmanager
-def open(  # noqa: A001 - `midwatch.open` is the public name
+def open(
     fleet: Fleet | str | Path,
     *,
     home: str | Path | None = None,
@@ -278,7 +278,9 @@ def _routes(stack: contextlib.ExitStack, fleet: Fleet, env: Mapping[str, str], h
             url = servers[spec.scenario]
         model = open_model(spec, environ=env, clock=clock, scripted_url=url)
         stack.callback(model.close)
-        made[alias] = RouteRuntime(model, route_price(spec, at_us=clock()), spec.max_output, spec.retries, spec.timeout_us, spec.protocol)
+        made[alias] = RouteRuntime(
+            model, route_price(spec, at_us=clock()), spec.max_output, spec.retries, spec.timeout_us, spec.protocol
+        )
     return made
 
 
@@ -315,7 +317,7 @@ def _govern(store: Store, home: Path, stale_after_us: int) -> None:
     if last is not None and started - last.at_us < min(stale_after_us, 5_000_000) and _alive(last.pid):
         return
     with (home / "governor.log").open("ab") as log:
-        launched = subprocess.run(  # noqa: S603 - our own module, fixed argv; it detaches itself and returns
+        launched = subprocess.run(
             [sys.executable, "-m", "midwatch.surfaces.governor", "--home", str(home)],
             stdin=subprocess.DEVNULL,
             stdout=log,

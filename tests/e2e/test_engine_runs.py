@@ -111,7 +111,7 @@ class Bench:
 
     def process(self, *extra: str, **environ: str) -> subprocess.CompletedProcess[str]:
         argv = [sys.executable, "-c", RUNNER, str(self.fleet), str(self.home), str(self.work), *extra]
-        return subprocess.run(argv, env=os.environ | environ, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603
+        return subprocess.run(argv, env=os.environ | environ, capture_output=True, text=True, timeout=60, check=False)
 
     def bill(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.home / "scripted-bill-trial.jsonl").read_text().splitlines()]
@@ -144,7 +144,7 @@ def test_a_run_goes_from_input_to_answer_and_costs_what_the_provider_billed(tmp_
 
 @pytest.mark.req("ENGINE-2")
 @pytest.mark.parametrize(("approve", "wipes", "code"), [(True, 1, None), (False, 0, "denied")])
-def test_a_gated_action_follows_the_persons_word(tmp_path: Path, approve: bool, wipes: int, code: str | None) -> None:  # noqa: FBT001
+def test_a_gated_action_follows_the_persons_word(tmp_path: Path, approve: bool, wipes: int, code: str | None) -> None:
     """Before the answer nothing happens; a yes makes it happen once; a no is told to the agent."""
     bench = Bench(tmp_path, tool="wipe", argument="name")
     waiting = bench.run()
@@ -163,7 +163,9 @@ def test_a_gated_action_follows_the_persons_word(tmp_path: Path, approve: bool, 
 @pytest.mark.parametrize(("word", "wipes"), [("retry", 2), ("done", 1), ("not_done", 1)])
 def test_an_effect_cut_by_a_kill_is_in_doubt_until_a_person_speaks(tmp_path: Path, word: Any, wipes: int) -> None:
     """The worker dies inside the effect: resume repeats neither it nor any model call; the person's word decides."""
-    bench = Bench(tmp_path, tool="wipe", argument="name", fleet=FLEET.replace("effect: [destructive]", "tool: [nothing]"))
+    bench = Bench(
+        tmp_path, tool="wipe", argument="name", fleet=FLEET.replace("effect: [destructive]", "tool: [nothing]")
+    )
     killed = bench.process(DIE_IN_WIPE="1")
     assert -signal.SIGKILL == killed.returncode
     with wiring.open_store(bench.home) as store:
@@ -218,7 +220,7 @@ def test_a_ceo_that_asks_for_a_tool_is_refused(tmp_path: Path) -> None:
     """A forged tool call of the CEO is recorded, answered with a denial, and not carried out."""
     bench = Bench(tmp_path)
     scenario = bench.fleet / "scenario.yaml"
-    forged = "rules:\n  - {agent: boss, turn: 0, say: x, fault: {kind: wrong_tool, name: mytools_look}}\n"
+    forged = "rules:\n  - {agent: boss, turn: 0, answer: {goal: x, dispatches: []}, fault: {kind: wrong_tool, name: mytools_look}}\n"
     scenario.write_text(scenario.read_text().replace("rules:\n", forged, 1))
     result = bench.run()
     codes = answered(bench, result.run)

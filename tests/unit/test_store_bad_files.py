@@ -143,8 +143,8 @@ def test_a_full_disk_stops_the_write_and_keeps_what_was_there(tmp_path: Path) ->
     """When the file may not grow the write fails whole; the chain still verifies."""
     store = SqliteStore(tmp_path / "m.db")
     store.write(lambda tx: tx.ledger.append(draft()))
-    pages = store._writer.sql.execute("PRAGMA page_count").fetchone()[0]  # noqa: SLF001 - the limit is the driver's own
-    store._writer.sql.execute(f"PRAGMA max_page_count = {pages}")  # noqa: SLF001 - as above
+    pages = store._writer.sql.execute("PRAGMA page_count").fetchone()[0]
+    store._writer.sql.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(StoreFull, match="disk space"):
         store.write(lambda tx: [tx.ledger.append(draft()) for _ in range(500)])
     report = store.read(lambda tx: tx.ledger.verify())
@@ -158,7 +158,7 @@ def test_no_acknowledged_event_is_lost_when_the_writer_is_killed(tmp_path: Path)
     path = tmp_path / "m.db"
     acknowledged = 0
     for kill in range(10):
-        child = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True)  # noqa: S603
+        child = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True)
         assert child.stdout is not None
         for _ in range(3 + kill):
             acknowledged = int(child.stdout.readline())
@@ -180,8 +180,7 @@ def test_two_processes_write_one_home_without_losing_a_place(tmp_path: Path) -> 
     SqliteStore(path).close()
     script = WRITER.replace("while True", "for _ in range(30)")
     children = [
-        subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True)  # noqa: S603
-        for _ in range(2)
+        subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True) for _ in range(2)
     ]
     numbers = [int(line) for child in children for line in child.communicate(timeout=60)[0].split()]
     store = SqliteStore(path)

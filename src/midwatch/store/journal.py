@@ -34,7 +34,7 @@ def find_one(sql: Connection, table: str, names: str, prefix: str, noun: str) ->
     Raises:
         NotFound: none, or fewer than 4 digits. Ambiguous: several.
     """
-    if len(prefix) < 4 or not all(digit in "0123456789abcdef" for digit in prefix):  # noqa: PLR2004 - as documented
+    if len(prefix) < 4 or not all(digit in "0123456789abcdef" for digit in prefix):
         raise NotFound(f"`{prefix}` is no id of a {noun}; ids are hex digits, at least 4 of them")
     statement = f"SELECT {names} FROM {table} WHERE id >= ? AND id < ? LIMIT 2"  # noqa: S608 - our own words
     rows = sql.execute(statement, (prefix, prefix + "g")).fetchall()

@@ -171,7 +171,8 @@ class Effects(Protocol):
 
     def begin(self, row: EffectRow) -> None:
         """Write an intent. An existing row of the same id must be in status `retry` or `not_done`, or be a repeatable one
-        that the engine has decided to run again (higher `attempt`); else `Divergence`."""
+        that the engine has decided to run again (higher `attempt`); else `Divergence`.
+        """
         ...
 
     def get(self, effect: str) -> EffectRow | None:
@@ -192,7 +193,8 @@ class Effects(Protocol):
 
     def resolve(self, effect: str, *, status: str, result: str | None, by: str, at_us: int, seq: int) -> None:
         """Record a person's word on an effect in doubt: `done` (with a result), `not_done` or `retry`.
-        Raises `GateNotUsable` when the effect is not `started`."""
+        Raises `GateNotUsable` when the effect is not `started`.
+        """
         ...
 
 
@@ -221,7 +223,8 @@ class Gates(Protocol):
 
     def consume(self, gate: str, *, digest: str, at_us: int) -> GateRow:
         """Use an approval once, in the transaction that writes the intent. Raises `GateNotUsable` unless it is `approved`,
-        not past its expiry and of exactly this digest."""
+        not past its expiry and of exactly this digest.
+        """
         ...
 
     def expire(self, at_us: int) -> Sequence[str]:
@@ -246,7 +249,8 @@ class Budgets(Protocol):
 
     def reserve(self, reservation: str, *, run: str, lines: Sequence[Line], at_us: int) -> None:
         """Hold every line or none. Missing accounts are created without a cap. Raises `BoundReached` for the first line (in the
-        order given: outermost scope first) that does not fit. The same reservation id twice raises `Divergence`."""
+        order given: outermost scope first) that does not fit. The same reservation id twice raises `Divergence`.
+        """
         ...
 
     def confirm(self, reservation: str) -> None:
@@ -259,7 +263,8 @@ class Budgets(Protocol):
 
     def settle(self, reservation: str, actual: Mapping[Unit, int] | None, *, at_us: int) -> Mapping[Unit, int]:
         """Turn a hold into spend: `actual` per unit, or everything held when None or when a unit is missing. More than was held
-        is recorded as it is (what is gone is gone). Settling twice changes nothing. Returns what was charged per unit."""
+        is recorded as it is (what is gone is gone). Settling twice changes nothing. Returns what was charged per unit.
+        """
         ...
 
     def open_reservations(self, run: str) -> Sequence[tuple[str, bool]]:
@@ -376,10 +381,13 @@ class Checkpoints(Protocol):
 
     def put(self, row: CheckpointRow, channels: Sequence[ChannelWrite]) -> None:
         """Insert or replace a checkpoint with the channel versions that are new in it. Raises `NotFound` when a list builds on
-        a version that was deleted meanwhile; the caller then sends the list whole."""
+        a version that was deleted meanwhile; the caller then sends the list whole.
+        """
         ...
 
-    def put_writes(self, thread: str, ns: str, checkpoint: str, writes: Sequence[PendingWrite], *, replace: bool) -> None:
+    def put_writes(
+        self, thread: str, ns: str, checkpoint: str, writes: Sequence[PendingWrite], *, replace: bool
+    ) -> None:
         """Store pending writes; existing ones of the same task and index stay unless `replace`."""
         ...
 
@@ -399,7 +407,9 @@ class Checkpoints(Protocol):
         """Newest first; filtered by what is given."""
         ...
 
-    def channel(self, thread: str, ns: str, channel: str, version: str) -> tuple[str, Sequence[tuple[str, bytes]]] | None:
+    def channel(
+        self, thread: str, ns: str, channel: str, version: str
+    ) -> tuple[str, Sequence[tuple[str, bytes]]] | None:
         """Read a channel version: its kind and its items in order."""
         ...
 
@@ -458,7 +468,8 @@ class Store(Protocol):
 
     def on_commit(self, listener: Callable[[Sequence[int]], None]) -> Callable[[], None]:
         """Call `listener` with the sequence numbers of each committed batch, after the commit, on the writing thread.
-        Returns the function that ends it. A listener that raises does not undo the commit."""
+        Returns the function that ends it. A listener that raises does not undo the commit.
+        """
         ...
 
     def close(self) -> None:

@@ -199,6 +199,8 @@ class SqliteStore:
         sql.execute("RELEASE piece")
 
     def _undo(self) -> None:
+        if self._closed:
+            return
         with contextlib.suppress(StoreError):
             if self._writer.sql.in_transaction:
                 self._writer.sql.execute("ROLLBACK")
@@ -254,12 +256,14 @@ class SqliteStore:
             raw.execute(f"PRAGMA busy_timeout={self._timeout}")
             if reader:
                 raw.execute("PRAGMA query_only=1")
-            else:
-                raw.execute("PRAGMA journal_mode=WAL")
-                raw.execute("PRAGMA synchronous=NORMAL")
         except sqlite3.Error as error:
             raise translate(error, self._name) from error
         return Connection(raw, self._name)
+
+    def _tune(self) -> None:
+        """Set what is written to the file itself: only once it is known to be ours."""
+        self._writer.sql.execute("PRAGMA journal_mode=WAL")
+        self._writer.sql.execute("PRAGMA synchronous=NORMAL")
 
     def _migrate(self) -> None:
         """Make the tables of an empty home; refuse what is not ours or is newer than us."""
@@ -269,6 +273,7 @@ class SqliteStore:
         from midwatch.store.tables import REVISION, ddl  # noqa: PLC0415 - SQLAlchemy loads only where tables are made or judged
 
         if mark == _MARK and known == REVISION:
+            self._tune()
             return
         if mark == _MARK and known > REVISION:
             raise StoreTooNew(
@@ -276,6 +281,7 @@ class SqliteStore:
             )
         if mark != _MARK and sql.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             raise StoreCorrupt(f"the store `{self._name}` is a database of something else; choose another `--home`")
+        self._tune()
         sql.execute("BEGIN IMMEDIATE")
         try:
             if sql.execute("PRAGMA user_version").fetchone()[0] == 0:
