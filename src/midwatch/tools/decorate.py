@@ -51,7 +51,7 @@ class Tool(Generic[P, R]):
     """A function with a contract. Called directly it is the plain function, past every guard, for its author's tests.
 
     Attributes:
-        ref: `module:qualname` or `/path/file.py:qualname`, by which a worker imports it; None for a closure.
+        ref: `module:qualname` or `/path/file.py:qualname`, for a worker to import; None for a closure.
         offered_schema: the input schema plus the kernel's own arguments `fields` and `cursor`, as a model is shown it.
         accepts: validator of the offered schema. continues: the same where `cursor` is given and nothing else is needed.
         returns: validator of the output schema.

@@ -24,6 +24,7 @@ __all__ = [
     "paths",
     "pick",
     "project",
+    "walk",
 ]
 
 KERNEL_ARGUMENTS: Final = frozenset({"cursor", "fields"})
@@ -82,7 +83,7 @@ def open_objects(schema: Mapping[str, Any], path: str = "#") -> Iterator[str]:
 def paths(schema: Mapping[str, Any]) -> tuple[str, ...]:
     """List the dotted paths of a schema, parents before children, at most `MAX_PATHS`."""
     found: dict[str, None] = {}
-    for path, _part in _walk(schema):
+    for path, _part in walk(schema):
         if path and len(found) < MAX_PATHS:
             found.setdefault(path)
     return tuple(found)
@@ -90,13 +91,13 @@ def paths(schema: Mapping[str, Any]) -> tuple[str, ...]:
 
 def has_path(schema: Mapping[str, Any], path: str) -> bool:
     """Say whether a dotted path names something in the schema; it may not lead through a key that contains a dot."""
-    return any(found == path for found, _part in _walk(schema))
+    return any(found == path for found, _part in walk(schema))
 
 
 def pageable(schema: Mapping[str, Any]) -> tuple[str, ...]:
     """List the paths that lead, through objects only, to a list or to a text without a short bound."""
     found: dict[str, None] = {}
-    for path, part in _walk(schema, through_lists=False):
+    for path, part in walk(schema, through_lists=False):
         kinds = part.get("type")
         kinds = kinds if isinstance(kinds, list) else [kinds]
         if "array" in kinds or ("string" in kinds and "enum" not in part and part.get("maxLength", 1 << 20) > 1024):
@@ -104,7 +105,7 @@ def pageable(schema: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _walk(schema: Mapping[str, Any], *, through_lists: bool = True) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def walk(schema: Mapping[str, Any], *, through_lists: bool = True) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Give (path, schema) for each place, breadth first; what contains itself is followed `_MAX_DEPTH` deep."""
     todo: list[tuple[str, Mapping[str, Any], int]] = [("", schema, 0)]
     while todo:

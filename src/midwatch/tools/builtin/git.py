@@ -1,8 +1,9 @@
-"""Git: commits and churn of a repository, read-only; nothing that the repository itself configures is run.
+"""Git: commits and churn of a repository; read-only, and nothing that the repository itself names is run.
 
-In:   a folder below the working directory. Out: small typed results.
-May import: decorate, contract, the standard library. Must not know: who asks.
-Why so many switches: a hostile repository can name programs in its configuration (fsmonitor, hooks, textconv, pagers).
+In:   a folder below the working directory, and how far to look back. Out: small typed results.
+May import: the decorator, the markers, errors; the standard library. Must not know: who asks.
+Why so many switches: a repository's own configuration can name programs (fsmonitor, hooks, text converters, signature
+checkers, partial-clone fetches), and reading its log would run them as the operator. Source: git-config(1), git(1).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import shutil
 import subprocess
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -23,125 +25,203 @@ from midwatch.tools.decorate import tool
 
 __all__ = ["churn", "log"]
 
-_SAFE: Final = (
-    "--no-pager", "--no-optional-locks", "-c", "core.fsmonitor=", "-c", "core.hooksPath=/dev/null", "-c", "core.attributesFile=/dev/null",
-    "-c", "diff.external=", "-c", "log.showSignature=false", "-c", "safe.directory=*", "-c", "protocol.allow=never",
-)  # fmt: skip
-_OUTPUT_LIMIT: Final = 2_000_000
-_Text = Annotated[str, Field(max_length=300)]
-_Repo = Annotated[str, Field(min_length=1, max_length=1000), Arg(role="target", deref="selector", interprets=False)]
-_Hours = Annotated[int, Field(ge=1, le=8760), Arg(role="quantity")]
+_SWITCHES: Final = (
+    "--no-pager",
+    "--no-optional-locks",
+    "--no-replace-objects",
+    "--literal-pathspecs",
+    *("-c", "core.fsmonitor="),
+    *("-c", "core.hooksPath=/dev/null"),
+    *("-c", "core.attributesFile=/dev/null"),
+    *("-c", "core.pager="),
+    *("-c", "core.sshCommand=/bin/false"),
+    *("-c", "core.alternateRefsCommand="),
+    *("-c", "diff.external="),
+    *("-c", "gpg.program=/bin/false"),
+    *("-c", "log.showSignature=false"),
+    *("-c", "log.mailmap=false"),
+    *("-c", "protocol.allow=never"),
+)
+_NO_PROGRAMS: Final = ("--no-ext-diff", "--no-textconv", "--no-show-signature", "--ignore-submodules=all")
+MAX_OUTPUT: Final = 8 << 20
+MAX_COMMITS: Final = 1_000
+_SHOWN_COMMITS: Final = 100
+_SHOWN_FILES: Final = 50
+
+_git_tool = partial(
+    tool, effect="read", idempotent=True, reversible=False, open_world=False, observers=(), runs="broker", timeout="30s"
+)
+
+Text = Annotated[str, Field(max_length=300)]
+Count = Annotated[int, Field(ge=0)]
+Missing = Annotated[list[Text], Field(max_length=5)]
+Repo = Annotated[str, Field(min_length=1, max_length=1000), Arg(role="target", deref="content", interprets=False)]
+Hours = Annotated[int, Field(ge=1, le=87_600), Arg(role="quantity")]
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """One commit; time in ISO 8601."""
+    """One commit; `at` is its commit time, ISO 8601 with zone."""
 
-    id: _Text
-    at: _Text
-    author: _Text
-    subject: _Text
+    id: Text
+    at: Text
+    author: Annotated[Text, Out(author="third_party")]
+    subject: Annotated[Text, Out(author="third_party")]
 
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """Commits, newest first; `missing` says why there are none to be had."""
+    """The latest 100 of `count` commits (counted up to 1,000), newest first; `missing` says why there are none."""
 
-    branch: _Text
-    count: int
-    commits: Annotated[list[Commit], Field(max_length=100)]
-    missing: list[_Text]
+    branch: Text
+    count: Count
+    commits: Annotated[list[Commit], Field(max_length=_SHOWN_COMMITS)]
+    missing: Missing
 
 
 @dataclass(frozen=True, slots=True)
 class Churned:
     """Lines that one file gained and lost."""
 
-    path: _Text
-    added: int
-    deleted: int
+    path: Annotated[Text, Out(author="third_party")]
+    added: Count
+    deleted: Count
 
 
 @dataclass(frozen=True, slots=True)
 class Churn:
-    """Files by lines changed, most first; `missing` says why there is nothing to be had."""
+    """The 50 most changed of `files` files, and lines over all of them; `missing` says why there are none."""
 
-    files: int
-    added: int
-    deleted: int
-    top: Annotated[list[Churned], Field(max_length=50)]
-    missing: list[_Text]
+    files: Count
+    added: Count
+    deleted: Count
+    top: Annotated[list[Churned], Field(max_length=_SHOWN_FILES)]
+    missing: Missing
 
 
-@tool(name="git.log", effect="read", idempotent=True, open_world=False, runs="broker", reversible=False, timeout="30s")
-def log(context: ToolContext, repo: _Repo = ".", since_hours: _Hours = 24) -> Annotated[Log, Out(author="third_party")]:
-    """List the commits of the last hours on the checked-out branch.
+@_git_tool(name="git.log")
+def log(context: ToolContext, repo: Repo = ".", since_hours: Hours = 24) -> Annotated[Log, Out(author="third_party")]:
+    """List the commits of the last hours on the checked-out branch of a repository, newest first.
 
     Args:
         repo: folder of the repository, relative to the working directory.
-        since_hours: how far to look back.
+        since_hours: how many hours to look back.
     """
-    folder = _repository(context, repo)
-    if isinstance(folder, str):
-        return Log("", 0, [], [folder])
+    folder, missing = _repository(context, repo)
+    if folder is None:
+        return Log("", 0, [], [missing])
     branch = _git(folder, "rev-parse", "--abbrev-ref", "HEAD").strip()
-    text = _git(folder, "log", f"--since={since_hours} hours ago", "--max-count=1000", "--format=%H%x1f%cI%x1f%an%x1f%s")
-    rows = [line.split("\x1f") for line in text.splitlines() if line.count("\x1f") == 3]  # noqa: PLR2004 - as formatted
-    commits = [Commit(row[0], row[1], row[2][:300], row[3][:300]) for row in rows]
-    return Log(branch[:300], len(commits), commits[:100], [])
+    text = _git(
+        folder, "log", *_since(context, since_hours), *_NO_PROGRAMS, "--no-patch", "--format=%H%x1f%cI%x1f%an%x1f%s"
+    )
+    rows = [parts for line in text.split("\n") if len(parts := line.split("\x1f", 3)) == 4]
+    commits = [Commit(row[0][:64], row[1][:40], row[2][:200], row[3][:300]) for row in rows[:_SHOWN_COMMITS]]
+    return Log(branch[:300], len(rows), commits, _bounded(len(rows)))
 
 
-@tool(name="git.churn", effect="read", idempotent=True, open_world=False, runs="broker", reversible=False, timeout="30s")
-def churn(context: ToolContext, repo: _Repo = ".", since_hours: _Hours = 24) -> Annotated[Churn, Out(author="third_party")]:
-    """Tell which files changed most in the commits of the last hours.
+@_git_tool(name="git.churn")
+def churn(
+    context: ToolContext, repo: Repo = ".", since_hours: Hours = 24
+) -> Annotated[Churn, Out(author="third_party")]:
+    """Tell which files of a repository gained and lost most lines in the commits of the last hours.
 
     Args:
         repo: folder of the repository, relative to the working directory.
-        since_hours: how far to look back.
+        since_hours: how many hours to look back.
     """
-    folder = _repository(context, repo)
-    if isinstance(folder, str):
-        return Churn(0, 0, 0, [], [folder])
-    text = _git(
-        folder, "log", f"--since={since_hours} hours ago", "--max-count=1000", "--numstat", "--no-textconv", "--no-ext-diff", "--format="
-    )
+    folder, missing = _repository(context, repo)
+    if folder is None:
+        return Churn(0, 0, 0, [], [missing])
+    # Unquoted, zero-ended: a file's name may hold tabs and line ends. Without renames each row has one name.
+    since = _since(context, since_hours)
+    text = _git(folder, "log", *since, *_NO_PROGRAMS, "--numstat", "--no-renames", "-z", "--format=%x1e")
     files: dict[str, tuple[int, int]] = {}
-    for line in text.splitlines():
-        added, deleted, path = (line.split("\t", 2) + ["", "", ""])[:3]
-        if added.isdigit() and deleted.isdigit():
-            before = files.get(path, (0, 0))
-            files[path] = (before[0] + int(added), before[1] + int(deleted))
-    top = sorted(files.items(), key=lambda item: (-sum(item[1]), item[0]))[:50]
-    total = [sum(change[side] for change in files.values()) for side in (0, 1)]
-    return Churn(len(files), total[0], total[1], [Churned(path[:300], *change) for path, change in top], [])
+    for row in text.replace("\x1e", "\x00").split("\x00"):
+        parts = row.lstrip("\n").split("\t", 2)
+        if len(parts) == 3 and parts[0].isdigit() and parts[1].isdigit():
+            before = files.get(parts[2], (0, 0))
+            files[parts[2]] = (before[0] + int(parts[0]), before[1] + int(parts[1]))
+    ordered = sorted(files.items(), key=lambda item: (-sum(item[1]), item[0]))
+    top = [Churned(path[:300], added, deleted) for path, (added, deleted) in ordered[:_SHOWN_FILES]]
+    commits = text.count("\x1e")
+    return Churn(
+        len(files), sum(x for x, _ in files.values()), sum(x for _, x in files.values()), top, _bounded(commits)
+    )
 
 
-def _repository(context: ToolContext, repo: str) -> Path | str:
-    """Find the repository inside the working directory; a sentence where there is none."""
+def _since(context: ToolContext, hours: int) -> tuple[str, str]:
+    start = context.clock() // 1_000_000 - hours * 3600
+    return f"--since=@{max(0, start)}", f"--max-count={MAX_COMMITS}"
+
+
+def _bounded(commits: int) -> list[str]:
+    return [f"commits before the latest {MAX_COMMITS:,} were not read"] if commits >= MAX_COMMITS else []
+
+
+def _repository(context: ToolContext, repo: str) -> tuple[Path | None, str]:
+    """Find the repository inside the working directory; None and a sentence where there is none."""
     root = context.workdir.resolve()
-    folder = (root / repo).resolve()
+    try:
+        folder = (root / repo).resolve()
+    except (OSError, RuntimeError, ValueError):
+        raise ToolFailure("invalid_arguments", "the repository's path cannot be used") from None
     if not folder.is_relative_to(root):
-        raise ToolFailure("denied", "the repository lies outside the working directory", hint="name a folder inside it")
+        message = "the repository lies outside the working directory"
+        raise ToolFailure("denied", message, hint="name a folder below it, relative to it")
     if not folder.is_dir():
-        return "that folder does not exist"
+        return None, "the folder of the repository does not exist"
     if shutil.which("git") is None:
-        return "git is not installed on this machine"
-    if subprocess.run(_argv(folder, "rev-parse", "HEAD"), env=_environ(), capture_output=True, check=False, timeout=20).returncode:  # noqa: S603
-        return "that folder is no git repository, or it has no commit yet"
-    return folder
+        return None, "git is not installed on this machine"
+    try:
+        done = _run(folder, "rev-parse", "--verify", "--quiet", "HEAD")
+    except subprocess.TimeoutExpired:
+        return None, "git did not answer"
+    if done.returncode != 0:
+        return None, "the folder is no git repository, or it has no commit yet"
+    # A `.git` file, which an agent may have written, can point to any repository of this machine.
+    kept = _git(folder, "rev-parse", "--path-format=absolute", "--git-dir", "--git-common-dir")
+    if not all(Path(place).resolve().is_relative_to(root) for place in kept.splitlines()):
+        raise ToolFailure("denied", "the repository's data lies outside the working directory")
+    return folder, ""
 
 
 def _git(folder: Path, *words: str) -> str:
-    done = subprocess.run(_argv(folder, *words), env=_environ(), capture_output=True, check=False, timeout=25)  # noqa: S603 - fixed words
-    if done.returncode:
+    try:
+        done = _run(folder, *words)
+    except subprocess.TimeoutExpired:
+        raise ToolFailure("timeout", "git did not end in time", retryable=True) from None
+    if done.returncode != 0:
         raise ToolFailure("upstream", "git could not read the repository")
-    return done.stdout[:_OUTPUT_LIMIT].decode(errors="replace")
+    return done.stdout[:MAX_OUTPUT].decode("utf-8", "replace")
 
 
-def _argv(folder: Path, *words: str) -> list[str]:
-    return ["git", *_SAFE, "-C", str(folder), *words]
+def _run(folder: Path, *words: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        ["git", *_SWITCHES, "-C", str(folder), *words],
+        env=_environment(folder),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        timeout=20,
+        cwd="/",
+    )
 
 
-def _environ() -> dict[str, str]:
-    fixed = {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null"}
-    return {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C.UTF-8", **fixed}
+def _environment(folder: Path) -> dict[str, str]:
+    return {
+        "PATH": os.environ.get("PATH", "/usr/local/bin:/usr/bin:/bin"),
+        "LC_ALL": "C.UTF-8",
+        "HOME": "/nonexistent",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": "/dev/null",
+        "GIT_ATTR_NOSYSTEM": "1",
+        "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_NO_LAZY_FETCH": "1",
+        "GIT_ALLOW_PROTOCOL": "",
+        # Another user's repository may be read, since nothing of it is run.
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": "safe.directory",
+        "GIT_CONFIG_VALUE_0": str(folder),
+        "GIT_CEILING_DIRECTORIES": str(folder.parent),
+    }

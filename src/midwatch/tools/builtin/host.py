@@ -1,215 +1,281 @@
-"""Host facts: what this machine says of itself, read-only, without arguments that reach a command line.
+"""Host: what this machine says of itself; read-only, and no argument reaches a command line.
 
-In:   small numbers. Out: small typed results; where a source is missing, `missing` says which.
-May import: decorate, contract, the standard library. Must not know: who asks.
+In:   small numbers. Out: small typed results; what this machine does not tell stands under `missing`.
+May import: the decorator, the markers, the package logs; the standard library. Must not know: who asks.
+Why in the broker: these facts are the machine's, and a sandbox that isolates would show its own instead.
 """
 
 from __future__ import annotations
 
-import gzip
 import os
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
 from midwatch.tools.binding import ToolContext
+from midwatch.tools.builtin.packages import changes_since, program
 from midwatch.tools.contract import Arg, Out
 from midwatch.tools.decorate import tool
 
 __all__ = ["disks", "memory", "packages", "processes"]
 
-_DPKG_LOGS: Final = ("/var/log/dpkg.log", "/var/log/dpkg.log.1", "/var/log/dpkg.log.2.gz")
-_NO_DISK: Final = frozenset({"proc", "sysfs", "tmpfs", "devtmpfs", "devpts", "cgroup", "cgroup2", "mqueue", "overlayfs", "squashfs"})
-_LOG_LIMIT: Final = 4_000_000
-_Text = Annotated[str, Field(max_length=200)]
+_host = partial(
+    tool, effect="read", idempotent=True, reversible=False, open_world=False, observers=(), runs="broker", timeout="30s"
+)
+# File systems that live in memory, or show something that is no disk.
+_NO_DISK: Final = frozenset(
+    {
+        "autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "devtmpfs", "efivarfs",
+        "fusectl", "hugetlbfs", "mqueue", "nsfs", "proc", "pstore", "ramfs", "rpc_pipefs", "securityfs", "squashfs",
+        "sysfs", "tmpfs", "tracefs",
+    }
+)  # fmt: skip
+# A server that is gone makes `statvfs` wait for ever, and one thread with it.
+_REMOTE: Final = re.compile(r"(nfs|cifs|smb|9p$|ceph|fuse\.sshfs|afs)")
+_MAX_CHANGES: Final = 200
+_MAX_DISKS: Final = 64
+_MAX_PROCESSES: Final = 50
+
+Text = Annotated[str, Field(max_length=200)]
+Missing = Annotated[list[Text], Field(max_length=20)]
+Count = Annotated[int, Field(ge=0)]
+Percent = Annotated[int, Field(ge=0, le=100)]
 
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """One change of a package."""
+    """One change of a package: when (UTC), what, which, from and to which version."""
 
-    at: _Text
-    action: _Text
-    name: _Text
-    old: _Text
-    new: _Text
+    at: Text
+    action: Text
+    name: Text
+    old: Text
+    new: Text
 
 
 @dataclass(frozen=True, slots=True)
 class Packages:
-    """What the package manager's log says."""
+    """What the package manager's log says; `count` is of all changes, `changes` has the latest 200, oldest first."""
 
-    source: _Text
-    missing: list[_Text]
-    count: int
-    changes: Annotated[list[Package], Field(max_length=200)]
+    source: Text
+    count: Count
+    changes: Annotated[list[Package], Field(max_length=_MAX_CHANGES)]
+    missing: Missing
 
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """One mounted file system; sizes in bytes."""
+    """One mounted file system; sizes in bytes, `free` for ordinary users."""
 
-    mount: _Text
-    kind: _Text
-    size: int
-    free: int
-    used_percent: int
+    mount: Text
+    kind: Text
+    size: Count
+    free: Count
+    used_percent: Percent
+    inodes_percent: Percent
 
 
 @dataclass(frozen=True, slots=True)
 class Disks:
     """Mounted file systems, fullest first."""
 
-    disks: Annotated[list[Disk], Field(max_length=100)]
-    missing: list[_Text]
+    disks: Annotated[list[Disk], Field(max_length=_MAX_DISKS)]
+    missing: Missing
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Main memory, in bytes; zero where the kernel does not say, and then `missing` names it."""
+    """Main memory in bytes; pressure in hundredths of a percent of time that something waited for memory, or null."""
 
-    total: int
-    available: int
-    used_percent: int
-    swap_total: int
-    swap_free: int
-    missing: list[_Text]
+    total: Count
+    available: Count
+    used_percent: Percent
+    swap_total: Count
+    swap_free: Count
+    pressure_60s: Annotated[int, Field(ge=0, le=10_000)] | None
+    missing: Missing
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One process; memory in bytes, processor time in seconds."""
+    """One process; memory in bytes, processor time in whole seconds since it began."""
 
-    pid: int
-    name: _Text
-    memory: int
-    cpu_seconds: int
+    pid: Count
+    name: Annotated[Text, Out(author="third_party")]
+    memory: Count
+    cpu_seconds: Count
 
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """Processes, largest first."""
+    """How many processes there are, and the largest of them."""
 
-    count: int
-    zombies: int
-    top: Annotated[list[Process], Field(max_length=50)]
-    missing: list[_Text]
+    count: Count
+    zombies: Count
+    top: Annotated[list[Process], Field(max_length=_MAX_PROCESSES)]
+    missing: Missing
 
 
-@tool(
-    name="host.packages", effect="read", idempotent=True, open_world=False, runs="broker", reversible=False, timeout="30s"
-)
+@_host(name="host.packages")
 def packages(
-    context: ToolContext, since_hours: Annotated[int, Field(ge=1, le=720), Arg(role="quantity")] = 24
+    context: ToolContext, since_hours: Annotated[int, Field(ge=1, le=8760), Arg(role="quantity")] = 24
 ) -> Annotated[Packages, Out(author="service")]:
     """List the packages that were installed, upgraded or removed lately, from the package manager's log.
 
     Args:
-        since_hours: how far to look back.
+        since_hours: how many hours to look back.
     """
-    since = datetime.fromtimestamp(context.clock() / 1_000_000 - since_hours * 3600, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    found, missing = [], []
-    for place in map(Path, _DPKG_LOGS):
-        try:
-            found += [change for line in _lines(place) if (change := _dpkg(line)) is not None and change.at >= since]
-        except FileNotFoundError:
-            missing.append(f"{place} does not exist")
-        except (OSError, EOFError) as error:
-            missing.append(f"{place} cannot be read ({type(error).__name__})")
-    if len(missing) == len(_DPKG_LOGS):
-        return Packages("none", ["no log of dpkg on this machine; other package managers are not read", *missing], 0, [])
-    changes = sorted(found, key=lambda change: (change.at, change.name))
-    return Packages("dpkg", missing[:1] if missing and missing[0].startswith(_DPKG_LOGS[0] + " ") else [], len(changes), changes[-200:])
+    found = changes_since(context.clock() - since_hours * 3_600_000_000)
+    changes = [Package(item.at, item.action, item.name, item.old, item.new) for item in found.changes]
+    return Packages(found.source or "none", len(changes), changes[-_MAX_CHANGES:], _short(found.missing))
 
 
-@tool(name="host.disks", effect="read", idempotent=True, open_world=False, runs="broker", reversible=False, timeout="20s")
+@_host(name="host.disks")
 def disks() -> Annotated[Disks, Out(author="service")]:
-    """List the mounted file systems with size, free space and percent used, fullest first."""
-    try:
-        mounts = Path("/proc/self/mounts").read_text(errors="replace").splitlines()
-    except OSError:
-        return Disks([], ["/proc/self/mounts cannot be read"])
-    seen: dict[int, Disk] = {}
-    missing = []
-    for line in mounts:
-        _, mount, kind, *_ = line.split(" ")
-        if kind in _NO_DISK or not Path(mount).is_dir():
-            continue
+    """List the mounted file systems with size, free space and how full they are in percent, fullest first."""
+    missing: list[str] = []
+    mounts = list(_mounts(missing))
+    found: dict[int, Disk] = {}
+    for mount, kind in mounts:
         try:
             facts, device = os.statvfs(mount), Path(mount).stat().st_dev
-        except OSError:
-            missing.append(f"{mount} cannot be measured"[:200])
+        except OSError as failure:
+            missing.append(f"{mount} cannot be measured: {(failure.strerror or 'unknown reason').lower()}")
             continue
-        if not facts.f_blocks:
-            continue
-        used = facts.f_blocks - facts.f_bfree
-        percent = -(-100 * used // max(1, used + facts.f_bavail))
-        disk = Disk(mount[:200], kind[:200], facts.f_blocks * facts.f_frsize, facts.f_bavail * facts.f_frsize, percent)
-        if device not in seen or len(disk.mount) < len(seen[device].mount):
-            seen[device] = disk
-    ordered = sorted(seen.values(), key=lambda disk: (-disk.used_percent, disk.mount))
-    return Disks(ordered[:100], missing[:20])
+        # One file system may be mounted in several places, and files may be mounted: the shortest path names it.
+        known = found.get(device)
+        if facts.f_blocks and Path(mount).is_dir() and (known is None or len(mount) < len(known.mount)):
+            found[device] = _disk(mount, kind, facts)
+    ordered = sorted(found.values(), key=lambda disk: (-disk.used_percent, disk.mount))
+    return Disks(ordered[:_MAX_DISKS], _short(missing))
 
 
-@tool(name="host.memory", effect="read", idempotent=True, open_world=False, runs="broker", reversible=False, timeout="10s")
+@_host(name="host.memory")
 def memory() -> Annotated[Memory, Out(author="service")]:
-    """Tell total and available main memory and swap, in bytes."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return Memory(0, 0, 0, 0, 0, ["/proc/meminfo cannot be read"])
-    facts = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines) if rest.split()}
-    wanted = ("MemTotal", "MemAvailable", "SwapTotal", "SwapFree")
-    missing = [f"the kernel does not tell {name}" for name in wanted if name not in facts]
-    total, free = facts.get("MemTotal", 0), facts.get("MemAvailable", 0)
-    percent = 100 * (total - free) // total if total else 0
-    return Memory(total, free, percent, facts.get("SwapTotal", 0), facts.get("SwapFree", 0), missing)
+    """Tell how much main memory and swap there is and is free, in bytes, and whether programs wait for memory."""
+    missing: list[str] = []
+    facts = _meminfo(missing)
+    total, available = facts.get("MemTotal", 0), facts.get("MemAvailable", 0)
+    return Memory(
+        total=total,
+        available=available,
+        used_percent=min(100, 100 * max(0, total - available) // total) if total else 0,
+        swap_total=facts.get("SwapTotal", 0),
+        swap_free=facts.get("SwapFree", 0),
+        pressure_60s=_pressure(missing),
+        missing=_short(missing),
+    )
 
 
-@tool(name="host.processes", effect="read", idempotent=True, open_world=False, runs="broker", reversible=False, timeout="20s")
+@_host(name="host.processes")
 def processes(
-    top: Annotated[int, Field(ge=1, le=50), Arg(role="quantity")] = 10,
-) -> Annotated[Processes, Out(author="third_party")]:
-    """Count the processes and list those that use most memory.
+    top: Annotated[int, Field(ge=1, le=_MAX_PROCESSES), Arg(role="quantity")] = 10,
+    by: Annotated[Literal["memory", "cpu"], Arg(role="selector")] = "memory",
+) -> Annotated[Processes, Out(author="service")]:
+    """Count the processes of this machine and list those that use most memory or processor time.
 
     Args:
         top: how many to list.
+        by: whether memory or processor time decides.
     """
-    found, zombies = [], 0
     tick, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
+    found: list[Process] = []
+    zombies = 0
     try:
-        pids = [name for name in os.listdir("/proc") if name.isdigit()]
+        pids = [name for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208  as names, thousands of them
     except OSError:
-        return Processes(0, 0, [], ["/proc cannot be read"])
+        return Processes(0, 0, [], ["/proc cannot be read: the processes are not known"])
     for pid in pids:
-        try:
-            stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-        except OSError:
+        fields = _stat(pid)
+        if fields is None:
             continue  # it ended meanwhile
-        name, rest = stat[stat.index("(") + 1 : stat.rindex(")")], stat[stat.rindex(")") + 2 :].split()
+        name, rest = fields
         zombies += rest[0] == "Z"
-        cpu = (int(rest[11]) + int(rest[12])) // tick
-        found.append(Process(int(pid), name[:200], int(rest[21]) * page, cpu))
-    ordered = sorted(found, key=lambda process: (-process.memory, process.pid))
+        cpu = (int(rest[11]) + int(rest[12])) // tick  # utime and stime; proc(5), fields 14 and 15
+        found.append(Process(int(pid), _clean(name), max(0, int(rest[21])) * page, cpu))
+    ordered = sorted(found, key=lambda item: (-(item.cpu_seconds if by == "cpu" else item.memory), item.pid))
     return Processes(len(found), zombies, ordered[:top], [])
 
 
-def _lines(place: Path) -> list[str]:
-    if place.suffix == ".gz":
-        with gzip.open(place, "rb") as packed:
-            return packed.read(_LOG_LIMIT).decode(errors="replace").splitlines()
-    with place.open("rb") as plain:
-        plain.seek(max(0, place.stat().st_size - _LOG_LIMIT))
-        return plain.read(_LOG_LIMIT).decode(errors="replace").splitlines()
+def _mounts(missing: list[str]) -> Iterator[tuple[str, str]]:
+    """Give (mount point, type) of what may be a disk; `df` is asked where there is no /proc."""
+    try:
+        lines = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        table = program("df", "-P", "-l")
+        if table is None:
+            missing.append("neither /proc/self/mounts nor df tells what is mounted")
+        for line in (table or "").splitlines()[1:]:
+            words = line.split(None, 5)
+            if len(words) == 6:
+                yield words[5], "unknown"
+        return
+    for line in lines:
+        words = line.split(" ")
+        if len(words) < 3 or words[2] in _NO_DISK:
+            continue
+        mount = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal.group(1), 8)), words[1])
+        if _REMOTE.match(words[2]):
+            missing.append(f"{mount} is on a server and is not measured")
+        else:
+            yield mount, words[2]
 
 
-def _dpkg(line: str) -> Package | None:
-    """Read `2026-11-24 00:20:01 upgrade git:amd64 1:2.39 1:2.40`."""
-    words = line.split(" ")
-    if len(words) != 6 or words[2] not in ("install", "upgrade", "remove", "purge"):  # noqa: PLR2004 - the line's own form
+def _disk(mount: str, kind: str, facts: os.statvfs_result) -> Disk:
+    used = facts.f_blocks - facts.f_bfree
+    inodes = 100 * (facts.f_files - facts.f_ffree) // facts.f_files if facts.f_files else 0
+    # As df counts: of what ordinary users could ever use, rounded up.
+    percent = -(-100 * used // max(1, used + facts.f_bavail))
+    size, free = facts.f_blocks * facts.f_frsize, facts.f_bavail * facts.f_frsize
+    return Disk(_clean(mount), _clean(kind), size, free, _percent(percent), _percent(inodes))
+
+
+def _meminfo(missing: list[str]) -> Mapping[str, int]:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        missing.append("/proc/meminfo cannot be read: the memory is not known")
+        return {}
+    found = (re.match(r"(\w+):\s+(\d+) kB$", line) for line in lines)
+    facts = {match[1]: int(match[2]) * 1024 for match in found if match is not None}
+    missing += [f"the kernel does not tell {name}" for name in ("MemTotal", "MemAvailable") if name not in facts]
+    return facts
+
+
+def _pressure(missing: list[str]) -> int | None:
+    try:
+        text = Path("/proc/pressure/memory").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        text = ""
+    match = re.search(r"some .*avg60=(\d{1,3})\.(\d\d)", text)
+    if match is None:
+        missing.append("the kernel does not tell memory pressure")
         return None
-    day, time, action, name, old, new = (word[:100] for word in words)
-    return Package(f"{day} {time}", action, name, old, new)
+    return min(10_000, int(match[1]) * 100 + int(match[2]))
+
+
+def _stat(pid: str) -> tuple[str, list[str]] | None:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    name, closing, rest = text.partition("(")[2].rpartition(")")  # a name may hold spaces and brackets
+    fields = rest.split()
+    return (name, fields) if closing and len(fields) > 21 else None
+
+
+def _percent(value: int) -> int:
+    return max(0, min(100, value))
+
+
+def _clean(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()[:200]
+
+
+def _short(missing: list[str] | tuple[str, ...]) -> list[str]:
+    return [_clean(text) for text in missing[:20]]
