@@ -14,7 +14,7 @@ import pytest
 
 from midwatch import wiring
 from midwatch.engine import control
-from midwatch.errors import RunHeld
+from midwatch.errors import RunHalted, RunHeld
 from midwatch.records.run import RunResult
 
 FLEET = """
@@ -122,6 +122,7 @@ class Bench:
 
 
 def answered(bench: Bench, run: str) -> list[Any]:
+    """Give the error codes of the run's tool calls, in order; None for a success."""
     with wiring.open_store(bench.home) as store:
         events = store.read(lambda tx: tx.ledger.read(run=run, limit=5000))
     return [event.data.get("code") for event in events if event.kind == "finished" and "tool" in event.data]
@@ -249,3 +250,26 @@ def test_a_cancelled_waiting_run_is_marked(tmp_path: Path) -> None:
         row = store.read(lambda tx: tx.runs.get(waiting.run))
     assert row is not None
     assert ("cancelled", 0) == (row.status, bench.count("wipes"))
+    with pytest.raises(RunHalted):
+        bench.run(waiting.run)
+
+
+@pytest.mark.req("ENGINE-3")
+def test_a_retry_of_a_gated_effect_needs_a_new_yes(tmp_path: Path) -> None:
+    """The yes was used by the attempt that was cut: a person's `retry` asks again, and then it happens once more."""
+    bench = Bench(tmp_path, tool="wipe", argument="name")
+    waiting = bench.run()
+    with wiring.open_store(bench.home) as store:
+        control.answer(store, waiting.gates[0], approve=True, by="ann", reason="", at_us=wiring.clock())
+    assert -signal.SIGKILL == bench.process(waiting.run, DIE_IN_WIPE="1").returncode
+    with wiring.open_store(bench.home) as store:
+        store.write(lambda tx: tx.fences.release(waiting.run, epoch=2))
+    doubt = bench.run(waiting.run)
+    assert ("waiting", 1, 1) == (doubt.status, len(doubt.in_doubt), bench.count("wipes"))
+    with wiring.open_store(bench.home) as store:
+        control.resolve(store, doubt.in_doubt[0], word="retry", by="ann", at_us=wiring.clock())
+    asked = bench.run(waiting.run)
+    assert ("waiting", 1, 1) == (asked.status, len(asked.gates), bench.count("wipes"))
+    with wiring.open_store(bench.home) as store:
+        control.answer(store, asked.gates[0], approve=True, by="ann", reason="", at_us=wiring.clock())
+    assert ("done", 2) == (bench.run(waiting.run).status, bench.count("wipes"))

@@ -20,7 +20,7 @@ from midwatch.config.fleet import Fleet
 from midwatch.config.guarantees import not_guaranteed
 from midwatch.engine.context import RouteRuntime, Scrub, Segment
 from midwatch.engine.runner import LEASE_US, deadline, result_of, run_segment
-from midwatch.errors import Divergence, MidwatchError, NotFound, NotGuaranteed, UsageProblem
+from midwatch.errors import Divergence, MidwatchError, NotFound, NotGuaranteed, RunHalted, UsageProblem
 from midwatch.graph import team
 from midwatch.records.event import EventDraft
 from midwatch.records.run import RunResult, RunRow, new_run_id
@@ -109,6 +109,8 @@ class Kernel:
             raise NotFound(f"no run `{run}` in this home; `midwatch runs ls` lists them")
         if row.status == "done":
             return result_of(row, row.head or "", self._body(row.output))
+        if row.status == "cancelled":
+            raise RunHalted(f"run `{run[:7]}` was cancelled for good; start a new one with `midwatch run`")
         fleet = self._parts.fleet
         mine = (fleet.digest, fleet.policy_digest, team.digest(fleet))
         if (row.fleet_digest, row.policy_digest, row.graph_digest) != mine:

@@ -251,8 +251,9 @@ class Pipeline:
             return None
         now = self._seg.clock()
         gate = self._seg.store.read(lambda tx: tx.gates.get(p.effect))
-        if gate is None:
-            return self._open_gate(p, verdict)
+        again = gate is not None and gate.status == "used" and p.attempt > 1
+        if gate is None or again:
+            return self._open_gate(p, verdict, again=again)
         if gate.status == "open" and now <= gate.expires_us:
             self._release(p)
             return Waiting(gate=gate.id)
@@ -265,7 +266,8 @@ class Pipeline:
         reason = "a person said no" if gate.status == "denied" else "no valid yes was given in time"
         return self._refuse(p, "denied", reason, hint="do not propose the same action again")
 
-    def _open_gate(self, p: _Passage, verdict: Ask) -> Waiting:
+    def _open_gate(self, p: _Passage, verdict: Ask, *, again: bool) -> Waiting:
+        """Ask a person; a yes that was used by an attempt whose outcome is unknown does not count twice."""
         tool, checked = _known(p)
         now = self._seg.clock()
         card = {
@@ -282,7 +284,7 @@ class Pipeline:
         p.mark("gates", "ask", by=verdict.by, who=verdict.who)
 
         def work(tx: Tx) -> None:
-            seqs = self._propose(tx, p, now)
+            cause = self._propose(tx, p, now)
             row = GateRow(
                 id=p.effect,
                 run=p.actor.run,
@@ -298,9 +300,10 @@ class Pipeline:
                 opened_us=now,
                 expires_us=now + verdict.expires_us,
             )
-            opened = tx.gates.open(replace(row, digest=self._binding(p, row)))
+            bound = replace(row, digest=self._binding(p, row))
+            opened = tx.gates.reopen(bound) if again else tx.gates.open(bound)
             data = {"gate": opened.id, "digest": opened.digest, "who": opened.who, "card_blob": opened.card}
-            tx.ledger.append(draft("gate.opened", p.actor, now, data, causes=(seqs,)))
+            tx.ledger.append(draft("gate.opened", p.actor, now, data, causes=(cause,)))
             tx.budgets.release(p.reservation)
 
         self._seg.write(work)
