@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 EffectClass = Literal["pure", "read", "write", "destructive", "grants_authority"]
-"""From harmless to worst. `pure` computes; `read` looks; `write` adds or changes; `destructive` loses; `grants_authority` enables later power."""
+"""From harmless to worst: computes; looks; adds or changes; loses; enables later power."""
 
 Role = Literal["target", "command", "credential", "selector", "quantity", "content", "control"]
 """What an argument is for. Undeclared counts as `command`, the strictest."""
@@ -54,7 +54,7 @@ def effect_id(run: str, task: str, call_id: str, tool: str) -> str:
     Returns:
         The first 16 hex digits of SHA-256 of the journal key. It is also the idempotency key given to the target.
     """
-    key = "\x1f".join((run, task, call_id, tool))
+    key = f"{run}\x1f{task}\x1f{call_id}\x1f{tool}"
     return hashlib.sha256(key.encode()).hexdigest()[:16]
 
 

@@ -1,11 +1,7 @@
 """Connection: the few calls the nouns make on a DBAPI connection, with its errors turned into ours.
 
-In:   portable SQL with `?` marks. Out: cursors; `StoreBusy`, `StoreCorrupt`, `StoreFull`, `StoreUnreadable` or `StoreError`.
+In:   SQL with `?` marks. Out: cursors; `StoreBusy`, `StoreCorrupt`, `StoreFull`, `StoreUnreadable` or `StoreError`.
 May import: errors. Must not know: which nouns exist.
-
-Why a lost transaction is remembered: SQLite takes back the whole transaction by itself after some failures (a full disk, a
-read error). A caller that swallows such an error would go on outside any transaction, where each statement commits alone;
-so every further statement is refused until the transaction has been ended.
 """
 
 from __future__ import annotations
@@ -18,75 +14,48 @@ from midwatch.errors import StoreBusy, StoreCorrupt, StoreError, StoreFull, Stor
 
 __all__ = ["Connection", "translate"]
 
-_LOCKED: Final = "stayed locked by another process; wait until that process is done or stop it, then try again"
 _KINDS: Final[dict[int, tuple[type[StoreError], str]]] = {
-    sqlite3.SQLITE_BUSY: (StoreBusy, _LOCKED),
-    sqlite3.SQLITE_LOCKED: (StoreBusy, _LOCKED),
+    sqlite3.SQLITE_BUSY: (StoreBusy, "stayed locked by another process; stop that process, or try again"),
+    sqlite3.SQLITE_LOCKED: (StoreBusy, "stayed locked by another process; stop that process, or try again"),
     sqlite3.SQLITE_CORRUPT: (StoreCorrupt, "is damaged; restore it from a backup"),
     sqlite3.SQLITE_NOTADB: (StoreCorrupt, "is not a database; move it away, or choose another `--home`"),
     sqlite3.SQLITE_FULL: (StoreFull, "has no room to grow; free disk space, then `midwatch resume`"),
-    sqlite3.SQLITE_CANTOPEN: (StoreUnreadable, "cannot be opened; check that its directory exists and is yours"),
-    sqlite3.SQLITE_READONLY: (StoreUnreadable, "cannot be written; check the permissions of it and of its directory"),
+    sqlite3.SQLITE_CANTOPEN: (StoreUnreadable, "cannot be opened; check that the directory exists and is yours"),
+    sqlite3.SQLITE_READONLY: (StoreUnreadable, "cannot be written; check its permissions"),
     sqlite3.SQLITE_PERM: (StoreUnreadable, "cannot be used; check its permissions"),
-    sqlite3.SQLITE_IOERR: (StoreError, "failed to read or write its disk; check the disk, then `midwatch resume`"),
 }
 
 
 def translate(error: sqlite3.Error, name: str) -> StoreError:
     """Turn a driver's error into ours; `name` is the file."""
-    code = getattr(error, "sqlite_errorcode", None) or 0
-    kind, remedy = _KINDS.get(code & 0xFF, (StoreError, f"refused a statement ({error}); please report this"))
+    code = getattr(error, "sqlite_errorcode", None)
+    kind, remedy = _KINDS.get((code or 0) & 0xFF, (StoreError, f"failed: {error}"))
     return kind(f"the store `{name}` {remedy}")
 
 
 class Connection:
-    """One DBAPI connection; not for use by two threads at once.
+    """One DBAPI connection; not for use by two threads at once."""
 
-    Attributes:
-        name: the file, for messages.
-        reading: a write is a mistake of the caller, and is told so.
-    """
+    __slots__ = ("_raw", "name")
 
-    __slots__ = ("_inside", "_lost", "_raw", "name", "reading")
-
-    def __init__(self, raw: sqlite3.Connection, name: str, *, reading: bool = False) -> None:
-        self._raw, self.name, self.reading = raw, name, reading
-        self._inside = False
-        self._lost: StoreError | None = None
+    def __init__(self, raw: sqlite3.Connection, name: str) -> None:
+        self._raw, self.name = raw, name
 
     def execute(self, sql: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
         """Run one statement."""
-        if self._lost is not None:
-            raise self._ended()
         try:
             return self._raw.execute(sql, values)
+        except sqlite3.IntegrityError:
+            raise
         except sqlite3.Error as error:
-            raise self._failed(error) from error
+            raise translate(error, self.name) from error
 
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> sqlite3.Cursor:
         """Run one statement for many rows."""
-        if self._lost is not None:
-            raise self._ended()
         try:
             return self._raw.executemany(sql, rows)
         except sqlite3.Error as error:
-            raise self._failed(error) from error
-
-    def begin(self, how: str = "DEFERRED") -> None:
-        """Start a transaction; `IMMEDIATE` takes the write lock, waiting for at most the bound."""
-        self.execute(f"BEGIN {how}")
-        self._inside = True
-
-    def commit(self) -> None:
-        """End the transaction and keep its changes; raises when it was lost on the way."""
-        self.execute("COMMIT")
-        self._inside = False
-
-    def rollback(self) -> None:
-        """End the transaction, or what is left of it, without a trace."""
-        self._inside, self._lost = False, None
-        if self._raw.in_transaction:
-            self.execute("ROLLBACK")
+            raise translate(error, self.name) from error
 
     @property
     def in_transaction(self) -> bool:
@@ -96,20 +65,3 @@ class Connection:
     def close(self) -> None:
         """Close; closing twice is fine."""
         self._raw.close()
-
-    def _failed(self, error: sqlite3.Error) -> StoreError:
-        """Give our error, and remember when SQLite has ended the transaction by itself."""
-        code = getattr(error, "sqlite_errorcode", None) or 0
-        if self.reading and code & 0xFF == sqlite3.SQLITE_READONLY:
-            return StoreError(f"the store `{self.name}` is only being read here; a change needs `write`")
-        ours = translate(error, self.name)
-        if self._inside and not self._raw.in_transaction:
-            self._lost = ours
-        return ours
-
-    def _ended(self) -> StoreError:
-        """Give the first failure again: it ended the transaction, so nothing may follow in it."""
-        assert self._lost is not None  # noqa: S101 - asked by the callers
-        again = type(self._lost)(str(self._lost))
-        again.__cause__ = self._lost
-        return again

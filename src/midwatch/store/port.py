@@ -170,8 +170,10 @@ class Effects(Protocol):
     """The effect journal."""
 
     def begin(self, row: EffectRow) -> None:
-        """Write an intent. An existing row of the same id must be in status `retry` or `not_done`, or be a repeatable one
-        that the engine has decided to run again (higher `attempt`); else `Divergence`.
+        """Write an intent.
+
+        An existing row of the same id must be in status `retry` or `not_done`, or be a repeatable one that the
+        engine has decided to run again (higher `attempt`); else `Divergence`.
         """
         ...
 
@@ -193,6 +195,7 @@ class Effects(Protocol):
 
     def resolve(self, effect: str, *, status: str, result: str | None, by: str, at_us: int, seq: int) -> None:
         """Record a person's word on an effect in doubt: `done` (with a result), `not_done` or `retry`.
+
         Raises `GateNotUsable` when the effect is not `started`.
         """
         ...
@@ -222,8 +225,9 @@ class Gates(Protocol):
         ...
 
     def consume(self, gate: str, *, digest: str, at_us: int) -> GateRow:
-        """Use an approval once, in the transaction that writes the intent. Raises `GateNotUsable` unless it is `approved`,
-        not past its expiry and of exactly this digest.
+        """Use an approval once, in the transaction that writes the intent.
+
+        Raises `GateNotUsable` unless it is `approved`, not past its expiry and of exactly this digest.
         """
         ...
 
@@ -248,8 +252,10 @@ class Budgets(Protocol):
         ...
 
     def reserve(self, reservation: str, *, run: str, lines: Sequence[Line], at_us: int) -> None:
-        """Hold every line or none. Missing accounts are created without a cap. Raises `BoundReached` for the first line (in the
-        order given: outermost scope first) that does not fit. The same reservation id twice raises `Divergence`.
+        """Hold every line or none.
+
+        Missing accounts are created without a cap. Raises `BoundReached` for the first line (in the order given:
+        outermost scope first) that does not fit. The same reservation id twice raises `Divergence`.
         """
         ...
 
@@ -262,8 +268,10 @@ class Budgets(Protocol):
         ...
 
     def settle(self, reservation: str, actual: Mapping[Unit, int] | None, *, at_us: int) -> Mapping[Unit, int]:
-        """Turn a hold into spend: `actual` per unit, or everything held when None or when a unit is missing. More than was held
-        is recorded as it is (what is gone is gone). Settling twice changes nothing. Returns what was charged per unit.
+        """Turn a hold into spend: `actual` per unit, or everything held when None or when a unit is missing.
+
+        More than was held is recorded as it is (what is gone is gone). Settling twice changes nothing. Returns what
+        was charged per unit.
         """
         ...
 
@@ -380,8 +388,10 @@ class Checkpoints(Protocol):
     """State of graphs, linear in a growing list. Above it stands the saver in `graph.saver`, which alone knows LangGraph."""
 
     def put(self, row: CheckpointRow, channels: Sequence[ChannelWrite]) -> None:
-        """Insert or replace a checkpoint with the channel versions that are new in it. Raises `NotFound` when a list builds on
-        a version that was deleted meanwhile; the caller then sends the list whole.
+        """Insert or replace a checkpoint with the channel versions that are new in it.
+
+        Raises `NotFound` when a list builds on a version that was deleted meanwhile; the caller then sends the list
+        whole.
         """
         ...
 
@@ -488,6 +498,7 @@ class Store(Protocol):
 
     def on_commit(self, listener: Callable[[Sequence[int]], None]) -> Callable[[], None]:
         """Call `listener` with the sequence numbers of each committed batch, after the commit, on the writing thread.
+
         Returns the function that ends it. A listener that raises does not undo the commit.
         """
         ...

@@ -35,7 +35,7 @@ def main() -> int:
         with open_store(home) as store:
             watch_once(store, pid=os.getpid(), now=clock())
     except MidwatchError as error:
-        print(f"governor: {error}", file=sys.stderr)
+        sys.stderr.write(f"governor: {error}\n")
         return 1
     if os.fork():  # no thread runs yet; the launcher is told that the first pass went well
         return 0
@@ -53,7 +53,7 @@ def _watch(home: Path) -> int:
                 idle = 0 if live else idle + 1
                 rest.wait(PERIOD_S)
     except MidwatchError as error:
-        print(f"governor: {error}", file=sys.stderr)
+        sys.stderr.write(f"governor: {error}\n")
         return 1
     return 0
 
