@@ -1,7 +1,7 @@
 """Routes: an alias with its price and its key's presence; and which preset an environment suggests.
 
 In:   the fleet's routes, an alias, the environment, the time. Out: `Resolved`; a `Choice` in plain words.
-May import: siblings `prices`, `scripted`; config, errors. Must not know: clients, the network, any key beyond whether it is there.
+May import: siblings `prices`, `scripted`; config, errors. Must not know: clients, the network, any key beyond its presence.
 Why a choice is only a suggestion: what runs is decided by `--preset`, by `MIDWATCH_PRESET`, or by the fleet file. A key
 that happens to lie in the environment picks a preset only if the fleet has one for it, and the words say so before
 money is spent.
