@@ -96,12 +96,12 @@ def test_a_night_is_reported_billed_and_verifiable(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("request_", "told"),
     [
-        ({"repo": "."}, "not known: that folder is no git repository, or it has no commit yet"),
-        ({}, "not known: that folder is no git repository, or it has no commit yet"),
-        ("just look around", "not known: that folder is no git repository, or it has no commit yet"),
-        ({"repo": "../.."}, "git_log gave no facts: the repository lies outside the working directory"),
-        ({"repo": "gone"}, "not known: that folder does not exist"),
-        ({"repo": 'x" }, {"a": "${ 1 }\n# ' + "y" * 2000}, "git_log gave no facts: "),
+        ({"repo": "."}, r"not known: .*no git repository"),
+        ({}, r"not known: .*no git repository"),
+        ("just look around", r"not known: .*no git repository"),
+        ({"repo": "../.."}, r"git_log gave no facts: .*outside the working directory"),
+        ({"repo": "gone"}, r"not known: .*does not exist"),
+        ({"repo": 'x" }, {"a": "${ 1 }\n# ' + "y" * 2000}, r"git_log gave no facts: "),
     ],
     ids=["no repository", "nothing named", "a text", "outside", "missing", "hostile name"],
 )
@@ -110,7 +110,7 @@ def test_what_could_not_be_read_is_told(tmp_path: Path, request_: Any, told: str
     night = _night(tmp_path, request_)
     assert ("done", ()) == (night.result.status, night.offences)
     unsure = _section(night.report, "Not certain")
-    assert f"- {told}" in unsure
+    assert re.search(rf"^- {told}", unsure, re.MULTILINE)
     assert "- repo did not show: the commits were read" in unsure
     assert "commit" not in _section(night.report, "What changed")
     assert night.billed == night.result.cost > 0
