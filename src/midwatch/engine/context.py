@@ -29,8 +29,10 @@ T = TypeVar("T")
 
 
 class Halted(GraphBubbleUp):
-    """The run must not go on. Passes LangGraph's tool nodes, retries and error handlers; what user code might still swallow
-    is stopped by `Segment.halt`, which every stage checks.
+    """The run must not go on.
+
+    It passes LangGraph's tool nodes, retries and error handlers; what user code might still swallow is stopped by
+    `Segment.halt`, which every stage checks.
     """
 
     def __init__(self, error: MidwatchError) -> None:

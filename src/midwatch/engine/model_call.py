@@ -15,7 +15,8 @@ import orjson
 import rfc8785
 
 from midwatch.engine.context import RouteRuntime, Segment
-from midwatch.engine.pipeline import Pipeline, draft
+from midwatch.engine.passage import draft
+from midwatch.engine.pipeline import Pipeline
 from midwatch.errors import BoundReached, Divergence, FenceLost, MidwatchError, ModelFailure, RunHalted, StoreError
 from midwatch.governor import scopes
 from midwatch.models.prices import fit_output
@@ -46,6 +47,19 @@ class ModelRefused:
 
     code: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """One question at its place in the run; the same for every attempt."""
+
+    actor: Actor
+    call_id: str
+    effect: str
+    request: ChatRequest
+    body: bytes
+    digest: str
+    causes: tuple[int, ...]
 
 
 class ModelCalls:
@@ -79,7 +93,7 @@ class ModelCalls:
         route = seg.routes[request.route]
         for retry in range(route.retries + 1):
             try:
-                return await self._attempt(actor, call_id, effect, request, body, digest, attempt + retry, causes)
+                return await self._attempt(_Ask(actor, call_id, effect, request, body, digest, causes), attempt + retry)
             except BoundReached as error:
                 if not scopes.is_agent_scope(error.scope):
                     raise seg.stop(error) from error
@@ -99,22 +113,13 @@ class ModelCalls:
             raise self._seg.stop(Divergence(f"the answer of model call `{row.id}` is missing from the store"))
         return ModelAnswered(ChatAnswer.from_json(orjson.loads(body)), row.finished_seq or row.intent_seq)
 
-    async def _attempt(
-        self,
-        actor: Actor,
-        call_id: str,
-        effect: str,
-        request: ChatRequest,
-        body: bytes,
-        digest: str,
-        attempt: int,
-        causes: tuple[int, ...],
-    ) -> ModelAnswered:
+    async def _attempt(self, ask: _Ask, attempt: int) -> ModelAnswered:
+        actor, request = ask.actor, ask.request
         seg, route = self._seg, self._seg.routes[request.route]
         self._pipeline.alive(seg.clock())
-        reservation = f"m:{effect}:{attempt}"
+        reservation = f"m:{ask.effect}:{attempt}"
         output = self._reserve(actor, request, route, reservation)
-        row = await self._intend(actor, call_id, effect, request, body, digest, attempt, causes, reservation, output)
+        row = await self._intend(ask, attempt, reservation, output)
         try:
             answer = await route.model.chat(
                 request, max_output=output, deadline_us=seg.clock() + route.timeout_us, on_delta=None, stop=None
@@ -156,19 +161,9 @@ class ModelCalls:
         except MidwatchError as error:
             raise seg.stop(error) from error
 
-    async def _intend(
-        self,
-        actor: Actor,
-        call_id: str,
-        effect: str,
-        request: ChatRequest,
-        body: bytes,
-        digest: str,
-        attempt: int,
-        causes: tuple[int, ...],
-        reservation: str,
-        output: int,
-    ) -> EffectRow:
+    async def _intend(self, ask: _Ask, attempt: int, reservation: str, output: int) -> EffectRow:
+        """One durable transaction: fence, halt, reservation, intent."""
+        actor, request = ask.actor, ask.request
         seg, now = self._seg, self._seg.clock()
         price = seg.routes[request.route].price
 
@@ -178,9 +173,9 @@ class ModelCalls:
             if halt is not None:
                 raise RunHalted(f"this run was stopped by `{halt.by}`: {halt.reason}")
             tx.budgets.confirm(reservation)
-            blob = tx.blobs.put(body)
+            blob = tx.blobs.put(ask.body)
             data = {
-                "effect": effect,
+                "effect": ask.effect,
                 "model": price.model,
                 "route": request.route,
                 "request_blob": blob,
@@ -188,18 +183,18 @@ class ModelCalls:
                 "attempt": attempt,
                 "price": price.version,
             }
-            seq = tx.ledger.append(draft("intent", actor, now, data, causes=causes))
+            seq = tx.ledger.append(draft("intent", actor, now, data, causes=ask.causes))
             row = EffectRow(
-                id=effect,
+                id=ask.effect,
                 run=actor.run,
                 task=actor.task,
-                call_id=call_id,
+                call_id=ask.call_id,
                 kind="model",
                 tool=request.route,
                 tool_digest="",
                 effect="read",
                 agent=actor.agent,
-                args_digest=digest,
+                args_digest=ask.digest,
                 arguments=blob,
                 epoch=actor.epoch,
                 attempt=attempt,

@@ -21,7 +21,8 @@ from midwatch.agents import answers, step
 from midwatch.config.specs import TeamSpec
 from midwatch.engine.context import Segment
 from midwatch.engine.model_call import ModelCalls, ModelRefused
-from midwatch.engine.pipeline import Answered, Pipeline, Waiting, draft
+from midwatch.engine.passage import Answered, Waiting, draft
+from midwatch.engine.pipeline import Pipeline
 from midwatch.errors import HandoffRefused
 from midwatch.graph.team import AgentState
 from midwatch.records.call import Actor

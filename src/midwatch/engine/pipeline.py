@@ -7,94 +7,31 @@ Why values: a denial is data for the agent; only a halt is raised, and it is sti
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
 from midwatch.containment import grants
 from midwatch.engine.context import Segment
+from midwatch.engine.passage import Answered, Passage, Waiting, draft, known
 from midwatch.errors import BoundReached, Divergence, FenceLost, GateNotUsable, MidwatchError, RunHalted, StoreError
 from midwatch.gates import rules
 from midwatch.gates.binding import bind, new_nonce
 from midwatch.governor import scopes
 from midwatch.records.call import Actor
-from midwatch.records.decision import Ask, Denied, StageMark
-from midwatch.records.effect import EffectRow, effect_id
+from midwatch.records.decision import Ask, Denied
+from midwatch.records.effect import EffectRow
 from midwatch.records.envelope import Code, Envelope, ErrorBody
-from midwatch.records.event import EventDraft
 from midwatch.records.gate import GateRow
 from midwatch.store.port import Tx
 from midwatch.tools import arguments, envelope, perform
-from midwatch.tools.decorate import Tool
 
-__all__ = ["HEARTBEAT", "Answered", "Pipeline", "Waiting", "draft"]
+__all__ = ["HEARTBEAT", "Pipeline"]
 
 HEARTBEAT: Final = "governor"
 REPEATABLE: Final = ("pure", "read")
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """The call is settled; `seq` is the ledger event that says how."""
-
-    envelope: Envelope
-    seq: int
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """A person must speak first: an open gate, or an effect in doubt."""
-
-    gate: str | None = None
-    in_doubt: str | None = None
-
-
-@dataclass(slots=True)
-class _Passage:
-    """What one call gathers on its way; lives for one call and is seen by the stages alone."""
-
-    actor: Actor
-    id: str
-    name: str
-    raw: str
-    causes: tuple[int, ...]
-    marks: list[StageMark] = field(default_factory=list)
-    tool: Tool[..., Any] | None = None
-    checked: arguments.Checked | None = None
-    row: EffectRow | None = None
-    gate: GateRow | None = None
-    attempt: int = 1
-    seq: int = 0
-    started_us: int = 0
-
-    def mark(self, stage: str, outcome: Any, **detail: Any) -> None:
-        self.marks.append(StageMark(stage, outcome, detail))
-
-    @property
-    def effect(self) -> str:
-        return effect_id(self.actor.run, self.actor.task, self.id, self.name)
-
-    @property
-    def reservation(self) -> str:
-        return f"t:{self.effect}:{self.attempt}"
-
-
-def draft(kind: Any, actor: Actor, at_us: int, data: Mapping[str, Any], causes: tuple[int, ...] = ()) -> EventDraft:
-    """Make an event of this actor."""
-    return EventDraft(
-        kind,
-        actor.run,
-        at_us,
-        data,
-        node=actor.node,
-        agent=actor.agent,
-        step=actor.step,
-        task=actor.task,
-        causes=causes,
-    )
 
 
 class Pipeline:
@@ -113,7 +50,7 @@ class Pipeline:
         """
         seg = self._seg
         seg.check()
-        passage = _Passage(actor, call_id, name, raw, causes)
+        passage = Passage(actor, call_id, name, raw, causes)
         stop = (
             self._contract(passage)
             or self._journalled(passage)
@@ -131,7 +68,7 @@ class Pipeline:
         return await self._settle(passage, performed)
 
     # 1 contract
-    def _contract(self, p: _Passage) -> Answered | None:
+    def _contract(self, p: Passage) -> Answered | None:
         spec = self._seg.fleet.agents[p.actor.agent]
         tool = self._seg.registry.get(p.name) if p.name in self._seg.registry.names() else None
         if p.actor.role == "ceo":
@@ -155,9 +92,9 @@ class Pipeline:
         p.mark("contract", "pass", credentials=len(found), recovered=checked.signal)
         return None
 
-    def _journalled(self, p: _Passage) -> Answered | Waiting | None:
+    def _journalled(self, p: Passage) -> Answered | Waiting | None:
         """Answer from the journal what was already done; the same place with other arguments stops the run."""
-        tool, checked = _known(p)
+        tool, checked = known(p)
         row = self._seg.store.read(lambda tx: tx.effects.get(p.effect))
         if row is None:
             return None
@@ -182,13 +119,13 @@ class Pipeline:
         return None
 
     # 2 provenance
-    def _provenance(self, p: _Passage) -> Answered | None:
+    def _provenance(self, p: Passage) -> Answered | None:
         p.mark("provenance", "pass", causes=list(p.causes))
         return None
 
     # 3 containment
-    def _containment(self, p: _Passage) -> Answered | None:
-        tool, checked = _known(p)
+    def _containment(self, p: Passage) -> Answered | None:
+        tool, checked = known(p)
         verdict = grants.decide(
             self._seg.fleet.grants, agent=p.actor.agent, tool=tool.contract.name, arguments=checked.arguments
         )
@@ -199,7 +136,7 @@ class Pipeline:
         return None
 
     # 4 governor
-    def _governor(self, p: _Passage) -> Answered | None:
+    def _governor(self, p: Passage) -> Answered | None:
         seg, now = self._seg, self._seg.clock()
         self.alive(now)
         path = scopes.path(seg.fleet, run=seg.run, agent=p.actor.agent, at_us=now)
@@ -241,8 +178,8 @@ class Pipeline:
             )
 
     # 5 gates
-    def _gates(self, p: _Passage) -> Answered | Waiting | None:
-        tool, checked = _known(p)
+    def _gates(self, p: Passage) -> Answered | Waiting | None:
+        tool, checked = known(p)
         verdict = rules.decide(
             self._seg.fleet.gates, contract=tool.contract, agent=p.actor.agent, arguments=checked.arguments
         )
@@ -266,9 +203,9 @@ class Pipeline:
         reason = "a person said no" if gate.status == "denied" else "no valid yes was given in time"
         return self._refuse(p, "denied", reason, hint="do not propose the same action again")
 
-    def _open_gate(self, p: _Passage, verdict: Ask, *, again: bool) -> Waiting:
+    def _open_gate(self, p: Passage, verdict: Ask, *, again: bool) -> Waiting:
         """Ask a person; a yes that was used by an attempt whose outcome is unknown does not count twice."""
-        tool, checked = _known(p)
+        tool, checked = known(p)
         now = self._seg.clock()
         card = {
             "action": tool.contract.name,
@@ -309,8 +246,8 @@ class Pipeline:
         self._seg.write(work)
         return Waiting(gate=p.effect)
 
-    def _binding(self, p: _Passage, gate: GateRow) -> str:
-        tool, checked = _known(p)
+    def _binding(self, p: Passage, gate: GateRow) -> str:
+        tool, checked = known(p)
         return bind(
             tool=tool.contract.name,
             tool_digest=tool.contract.digest,
@@ -323,9 +260,9 @@ class Pipeline:
         )
 
     # 6 journal
-    async def _journal(self, p: _Passage) -> Answered | None:
+    async def _journal(self, p: Passage) -> Answered | None:
         """One durable transaction: fence, halt, gate, reservation, intent."""
-        tool, checked = _known(p)
+        tool, checked = known(p)
         seg, now = self._seg, self._seg.clock()
 
         def work(tx: Tx) -> tuple[EffectRow, int]:
@@ -384,8 +321,8 @@ class Pipeline:
         return None
 
     # 7 perform
-    async def _perform(self, p: _Passage) -> perform.Performed:
-        tool, checked = _known(p)
+    async def _perform(self, p: Passage) -> perform.Performed:
+        tool, checked = known(p)
         seg = self._seg
         context = perform.PerformContext(
             idempotency_key=p.effect,
@@ -401,8 +338,8 @@ class Pipeline:
         return await perform.perform(tool, checked, context=context, sandbox=seg.sandbox)
 
     # 8 envelope, 9 effects, 10 settle
-    async def _settle(self, p: _Passage, performed: perform.Performed) -> Answered:
-        tool, checked = _known(p)
+    async def _settle(self, p: Passage, performed: perform.Performed) -> Answered:
+        tool, checked = known(p)
         seg, now = self._seg, self._seg.clock()
         ms = max(0, (now - p.started_us) // 1000)
 
@@ -453,7 +390,7 @@ class Pipeline:
         value, _ = self._seg.scrub.value(performed.value)
         return replace(performed, value=value)
 
-    def _owns(self, tx: Tx, p: _Passage, digest: str) -> bool:
+    def _owns(self, tx: Tx, p: Passage, digest: str) -> bool:
         """A cursor opens only bodies that this agent's own executions in this run produced."""
         for row in tx.effects.list(p.actor.run, statuses=("done",)):
             if row.agent == p.actor.agent and row.result is not None:
@@ -462,10 +399,10 @@ class Pipeline:
                     return True
         return False
 
-    def _release(self, p: _Passage) -> None:
+    def _release(self, p: Passage) -> None:
         self._seg.write(lambda tx: tx.budgets.release(p.reservation))
 
-    def _propose(self, tx: Tx, p: _Passage, now: int) -> int:
+    def _propose(self, tx: Tx, p: Passage, now: int) -> int:
         """Append `proposed` and `decided`; returns the latter's number."""
         raw = tx.blobs.put(self._seg.scrub.text(p.raw)[0].encode())
         proposed = tx.ledger.append(
@@ -477,7 +414,7 @@ class Pipeline:
         )
 
     def _refuse(
-        self, p: _Passage, code: Code, message: str, *, hint: str | None = None, base: ErrorBody | None = None
+        self, p: Passage, code: Code, message: str, *, hint: str | None = None, base: ErrorBody | None = None
     ) -> Answered:
         """Answer with an error envelope and record it; nothing was done."""
         error = replace(base, code=code) if base is not None else ErrorBody(code, message, hint=hint)
@@ -496,11 +433,3 @@ class Pipeline:
             return tx.ledger.append(draft("finished", p.actor, now, data, causes=(cause,)))
 
         return Answered(answer, self._seg.write(work))
-
-
-def _known(p: _Passage) -> tuple[Tool[..., Any], arguments.Checked]:
-    """Stages after the first may rely on both."""
-    if p.tool is None or p.checked is None:
-        msg = "stage 1 did not finish"
-        raise Divergence(msg)
-    return p.tool, p.checked

@@ -72,11 +72,9 @@ class Ledger(Protocol):
 
     def append(self, draft: EventDraft) -> int:
         """Give the event the next place in the chain; returns its sequence number. The head is read once a transaction."""
-        ...
 
     def get(self, seq: int) -> Event | None:
         """Read one event."""
-        ...
 
     def read(
         self,
@@ -87,15 +85,12 @@ class Ledger(Protocol):
         kinds: Sequence[str] = (),
     ) -> Sequence[Event]:
         """Read events in order, `seq > after`, at most `limit`; filtered by run and kinds where given."""
-        ...
 
     def head(self) -> tuple[int, str]:
         """Give sequence number and hash of the last event; `(0, GENESIS)` when there is none."""
-        ...
 
     def verify(self, *, expected_head: str | None = None) -> VerifyReport:
         """Walk the whole chain. With `expected_head`, that hash must occur in the chain (an anchor taken earlier)."""
-        ...
 
 
 class Blobs(Protocol):
@@ -103,11 +98,9 @@ class Blobs(Protocol):
 
     def put(self, body: bytes) -> str:
         """Store `body`; returns the hex SHA-256 of the uncompressed bytes."""
-        ...
 
     def get(self, digest: str) -> bytes | None:
         """Read a body; raises `StoreCorrupt` if it no longer fits its digest."""
-        ...
 
 
 class Runs(Protocol):
@@ -115,39 +108,30 @@ class Runs(Protocol):
 
     def create(self, row: RunRow) -> None:
         """Insert the row; the id must be new."""
-        ...
 
     def get(self, run: str) -> RunRow | None:
         """Read by full id."""
-        ...
 
     def find(self, prefix: str) -> RunRow:
         """Read by unique prefix of at least 4 digits; raises `NotFound` or `Ambiguous`."""
-        ...
 
     def list(self, *, limit: int = 50, statuses: Sequence[str] = (), before_us: int | None = None) -> Sequence[RunRow]:
         """Newest first."""
-        ...
 
     def update(self, run: str, **changes: Any) -> None:
         """Set the named columns; raises `NotFound` for an unknown run, `TypeError` for an unknown column."""
-        ...
 
     def add_spend(self, run: str, spent: Amounts) -> None:
         """Add settled amounts to the row's counters (`cost, tokens, tool_calls, steps, working`)."""
-        ...
 
     def set_halt(self, run: str, halt: Halt) -> bool:
         """Leave the sticky mark; returns False when one was there already (the first one stays)."""
-        ...
 
     def halt(self, run: str) -> Halt | None:
         """Read the sticky mark."""
-        ...
 
     def clear_halt(self, run: str) -> None:
         """Take the mark away; only a person's resume does."""
-        ...
 
 
 class Transitions(Protocol):
@@ -155,15 +139,12 @@ class Transitions(Protocol):
 
     def start(self, row: Transition) -> None:
         """Insert, or set an earlier row of the same run and task back to `started`."""
-        ...
 
     def finish(self, run: str, task: str, *, status: str, ended_us: int, bytes_out: int | None) -> None:
         """Close the row of that task."""
-        ...
 
     def list(self, run: str, *, after_seq: int = 0, limit: int = 5000) -> Sequence[Transition]:
         """In order of `seq`."""
-        ...
 
 
 class Effects(Protocol):
@@ -175,30 +156,24 @@ class Effects(Protocol):
         An existing row of the same id must be in status `retry` or `not_done`, or be a repeatable one that the
         engine has decided to run again (higher `attempt`); else `Divergence`.
         """
-        ...
 
     def get(self, effect: str) -> EffectRow | None:
         """Read by full id."""
-        ...
 
     def find(self, prefix: str) -> EffectRow:
         """Read by unique prefix of at least 4 digits; raises `NotFound` or `Ambiguous`."""
-        ...
 
     def finish(self, effect: str, *, epoch: int, result: str, at_us: int, seq: int) -> None:
         """Record the outcome of the intent written under the same epoch; raises `FenceLost` otherwise."""
-        ...
 
     def list(self, run: str, *, statuses: Sequence[str] = ()) -> Sequence[EffectRow]:
         """In order of `intent_seq`."""
-        ...
 
     def resolve(self, effect: str, *, status: str, result: str | None, by: str, at_us: int, seq: int) -> None:
         """Record a person's word on an effect in doubt: `done` (with a result), `not_done` or `retry`.
 
         Raises `GateNotUsable` when the effect is not `started`.
         """
-        ...
 
 
 class Gates(Protocol):
@@ -206,38 +181,30 @@ class Gates(Protocol):
 
     def open(self, row: GateRow) -> GateRow:
         """Insert the row; if one of the same id exists already, that one is returned unchanged."""
-        ...
 
     def get(self, gate: str) -> GateRow | None:
         """Read by full id."""
-        ...
 
     def find(self, prefix: str) -> GateRow:
         """Read by unique prefix of at least 4 digits; raises `NotFound` or `Ambiguous`."""
-        ...
 
     def list(self, *, run: str | None = None, statuses: Sequence[str] = (), limit: int = 1000) -> Sequence[GateRow]:
         """Oldest first."""
-        ...
 
     def answer(self, gate: str, *, approve: bool, by: str, reason: str, at_us: int) -> GateRow:
         """Record the first answer; raises `GateNotUsable` when it is answered, used or past its expiry (then set `expired`)."""
-        ...
 
     def consume(self, gate: str, *, digest: str, at_us: int) -> GateRow:
         """Use an approval once, in the transaction that writes the intent.
 
         Raises `GateNotUsable` unless it is `approved`, not past its expiry and of exactly this digest.
         """
-        ...
 
     def expire(self, at_us: int) -> Sequence[str]:
         """Set every open gate past its expiry to `expired`; returns their ids."""
-        ...
 
     def reopen(self, row: GateRow) -> GateRow:
         """Replace a denied, expired or used gate of the same id by a new open one with a new nonce."""
-        ...
 
 
 class Budgets(Protocol):
@@ -245,11 +212,9 @@ class Budgets(Protocol):
 
     def set_cap(self, scope: str, unit: Unit, cap: int | None) -> None:
         """Create the account or change its cap; a cap below what is spent and held only stops new claims."""
-        ...
 
     def accounts(self, scopes: Sequence[str] = (), *, prefix: str | None = None) -> Sequence[Account]:
         """Read accounts by exact scope names or by prefix."""
-        ...
 
     def reserve(self, reservation: str, *, run: str, lines: Sequence[Line], at_us: int) -> None:
         """Hold every line or none.
@@ -257,15 +222,12 @@ class Budgets(Protocol):
         Missing accounts are created without a cap. Raises `BoundReached` for the first line (in the order given:
         outermost scope first) that does not fit. The same reservation id twice raises `Divergence`.
         """
-        ...
 
     def confirm(self, reservation: str) -> None:
         """Make a hold durable: the effect is about to begin; from now on only `settle` frees it."""
-        ...
 
     def release(self, reservation: str) -> None:
         """Give back a hold that was never confirmed; a confirmed one raises `Divergence`."""
-        ...
 
     def settle(self, reservation: str, actual: Mapping[Unit, int] | None, *, at_us: int) -> Mapping[Unit, int]:
         """Turn a hold into spend: `actual` per unit, or everything held when None or when a unit is missing.
@@ -273,11 +235,9 @@ class Budgets(Protocol):
         More than was held is recorded as it is (what is gone is gone). Settling twice changes nothing. Returns what
         was charged per unit.
         """
-        ...
 
     def open_reservations(self, run: str) -> Sequence[tuple[str, bool]]:
         """Give (reservation, confirmed) of all that are neither settled nor released."""
-        ...
 
 
 class Fences(Protocol):
@@ -285,27 +245,21 @@ class Fences(Protocol):
 
     def take(self, run: str, *, owner: str, at_us: int, ttl_us: int) -> int:
         """Take the run; returns the new epoch, from 1. Raises `RunHeld` while another owner's lease is live."""
-        ...
 
     def renew(self, run: str, *, epoch: int, at_us: int, ttl_us: int) -> None:
         """Prolong the lease; raises `FenceLost` if the epoch is not the newest."""
-        ...
 
     def check(self, run: str, epoch: int) -> None:
         """Raise `FenceLost` if the epoch is not the newest. Called in the transaction of every checkpoint and effect."""
-        ...
 
     def release(self, run: str, *, epoch: int) -> None:
         """End the lease now; a lost epoch changes nothing."""
-        ...
 
     def expired(self, at_us: int) -> Sequence[str]:
         """Runs whose lease has run out without release."""
-        ...
 
     def live(self, run: str, at_us: int) -> bool:
         """Say whether somebody holds the run."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,15 +276,12 @@ class Watch(Protocol):
 
     def beat(self, name: str, *, pid: int, at_us: int) -> None:
         """Record a sign of life."""
-        ...
 
     def last(self, name: str) -> Beat | None:
         """Read the last one."""
-        ...
 
     def setting(self, key: str, default: bytes | None = None) -> bytes | None:
         """Read a setting; with `default`, store and return it when absent (first writer wins)."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,17 +344,14 @@ class Checkpoints(Protocol):
         Raises `NotFound` when a list builds on a version that was deleted meanwhile; the caller then sends the list
         whole.
         """
-        ...
 
     def put_writes(
         self, thread: str, ns: str, checkpoint: str, writes: Sequence[PendingWrite], *, replace: bool
     ) -> None:
         """Store pending writes; existing ones of the same task and index stay unless `replace`."""
-        ...
 
     def get(self, thread: str, ns: str, checkpoint: str | None) -> CheckpointRow | None:
         """Read one by id, or the newest."""
-        ...
 
     def list(
         self,
@@ -415,29 +363,23 @@ class Checkpoints(Protocol):
         run: str | None = None,
     ) -> Sequence[CheckpointRow]:
         """Newest first; filtered by what is given."""
-        ...
 
     def channel(
         self, thread: str, ns: str, channel: str, version: str
     ) -> tuple[str, Sequence[tuple[str, bytes]]] | None:
         """Read a channel version: its kind and its items in order."""
-        ...
 
     def writes(self, thread: str, ns: str, checkpoint: str) -> Sequence[PendingWrite]:
         """Read pending writes in order of task path, task, index."""
-        ...
 
     def delete_thread(self, thread: str) -> None:
         """Remove everything of a thread."""
-        ...
 
     def delete(self, thread: str, ns: str, ids: Iterable[str]) -> None:
         """Remove single checkpoints; manifests that survivors build on are rewritten first."""
-        ...
 
     def copy_thread(self, source: str, target: str) -> None:
         """Copy all checkpoints and writes of a thread to a new one."""
-        ...
 
 
 class Tx(Protocol):
@@ -446,43 +388,33 @@ class Tx(Protocol):
     @property
     def ledger(self) -> Ledger:
         """The chain of events."""
-        ...
     @property
     def blobs(self) -> Blobs:
         """Bodies by content."""
-        ...
     @property
     def runs(self) -> Runs:
         """Rows of runs."""
-        ...
     @property
     def transitions(self) -> Transitions:
         """The index of node tasks."""
-        ...
     @property
     def effects(self) -> Effects:
         """The effect journal."""
-        ...
     @property
     def gates(self) -> Gates:
         """Actions that wait."""
-        ...
     @property
     def budgets(self) -> Budgets:
         """Accounts and reservations."""
-        ...
     @property
     def fences(self) -> Fences:
         """Leases of runs."""
-        ...
     @property
     def watch(self) -> Watch:
         """Heartbeats and settings."""
-        ...
     @property
     def checkpoints(self) -> Checkpoints:
         """State of graphs."""
-        ...
 
 
 class Store(Protocol):
@@ -490,19 +422,15 @@ class Store(Protocol):
 
     def write(self, work: Callable[[Tx], T], *, durable: bool = False) -> T:
         """Run `work` in one transaction and commit it, perhaps together with others' work."""
-        ...
 
     def read(self, work: Callable[[Tx], T]) -> T:
         """Run `work` on one consistent snapshot; a write inside it is an error."""
-        ...
 
     def on_commit(self, listener: Callable[[Sequence[int]], None]) -> Callable[[], None]:
         """Call `listener` with the sequence numbers of each committed batch, after the commit, on the writing thread.
 
         Returns the function that ends it. A listener that raises does not undo the commit.
         """
-        ...
 
     def close(self) -> None:
         """Release everything; later calls raise `StoreUnreadable`."""
-        ...

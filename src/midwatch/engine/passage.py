@@ -1,0 +1,95 @@
+"""Passage: what one tool call gathers on its way past the guards, and the two ways it can end.
+
+In:   made by the pipeline for one call. Out: read and filled by its stages; `Answered` and `Waiting` go on to the node.
+May import: records, tools, errors. Must not know: what a stage decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from midwatch.errors import Divergence
+from midwatch.records.call import Actor
+from midwatch.records.decision import StageMark
+from midwatch.records.effect import EffectRow, effect_id
+from midwatch.records.envelope import Envelope
+from midwatch.records.event import EventDraft
+from midwatch.records.gate import GateRow
+from midwatch.tools import arguments
+from midwatch.tools.decorate import Tool
+
+__all__ = ["Answered", "Passage", "Waiting", "draft", "known"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The call is settled; `seq` is the ledger event that says how."""
+
+    envelope: Envelope
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A person must speak first: an open gate, or an effect in doubt."""
+
+    gate: str | None = None
+    in_doubt: str | None = None
+
+
+@dataclass(slots=True)
+class Passage:
+    """What one call gathers on its way; lives for one call and is seen by the stages alone."""
+
+    actor: Actor
+    id: str
+    name: str
+    raw: str
+    causes: tuple[int, ...]
+    marks: list[StageMark] = field(default_factory=list)
+    tool: Tool[..., Any] | None = None
+    checked: arguments.Checked | None = None
+    row: EffectRow | None = None
+    gate: GateRow | None = None
+    attempt: int = 1
+    seq: int = 0
+    started_us: int = 0
+
+    def mark(self, stage: str, outcome: Any, **detail: Any) -> None:
+        """Note what a stage decided."""
+        self.marks.append(StageMark(stage, outcome, detail))
+
+    @property
+    def effect(self) -> str:
+        """Id of the effect: the call's place in the run."""
+        return effect_id(self.actor.run, self.actor.task, self.id, self.name)
+
+    @property
+    def reservation(self) -> str:
+        """Id of what this attempt holds of the budgets."""
+        return f"t:{self.effect}:{self.attempt}"
+
+
+def draft(kind: Any, actor: Actor, at_us: int, data: Mapping[str, Any], causes: tuple[int, ...] = ()) -> EventDraft:
+    """Make an event of this actor."""
+    return EventDraft(
+        kind,
+        actor.run,
+        at_us,
+        data,
+        node=actor.node,
+        agent=actor.agent,
+        step=actor.step,
+        task=actor.task,
+        causes=causes,
+    )
+
+
+def known(p: Passage) -> tuple[Tool[..., Any], arguments.Checked]:
+    """Stages after the first may rely on both."""
+    if p.tool is None or p.checked is None:
+        msg = "stage 1 did not finish"
+        raise Divergence(msg)
+    return p.tool, p.checked
