@@ -13,6 +13,8 @@ import time
 import traceback
 from typing import Any
 
+import httpx2
+import openai
 import pytest
 
 from midwatch.config.specs import RouteSpec
@@ -285,3 +287,26 @@ def test_hanging_after_the_finish() -> None:
     with RawServer(answer, hold=True) as server, pytest.raises(ModelFailure) as caught:
         asyncio.run(model_at(server.url).chat(REQUEST, max_output=64, deadline_us=now() + 300_000))
     assert ("timeout", True) == (caught.value.code, caught.value.dispatched)
+
+
+@pytest.mark.req("MODELS-2")
+@pytest.mark.parametrize(
+    ("cause", "code", "dispatched"),
+    [
+        (httpx2.ConnectError("x"), "upstream", False),
+        (httpx2.ConnectTimeout("x"), "timeout", False),
+        (httpx2.ReadTimeout("x"), "timeout", True),
+        (httpx2.WriteTimeout("x"), "timeout", True),
+        (httpx2.ReadError("x"), "cut", True),
+        (httpx2.RemoteProtocolError("x"), "cut", True),
+    ],
+)
+def test_only_a_missing_connection_is_free(cause: Exception, code: str, dispatched: bool) -> None:
+    """Of all that the transport reports, only a connection that was never made proves that nothing was charged."""
+    request = httpx2.Request("POST", "http://127.0.0.1:9/v1")
+    for kind in (openai.APITimeoutError, openai.APIConnectionError):
+        error = kind(request=request)
+        error.__cause__ = cause
+        failure = failure_of(error, Told("smart", "m", None), now_us=0)
+        timed = kind is openai.APITimeoutError
+        assert ("timeout" if timed else code, dispatched) == (failure.code, failure.dispatched)
