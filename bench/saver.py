@@ -232,7 +232,7 @@ def _talk(saver: BaseCheckpointSaver[Any], steps: int) -> None:
     choose = random.Random(7)
     words = ["".join(choose.choices("abcdefghijklmnopqrstuvwxyz", k=choose.randint(2, 9))) for _ in range(2000)]
 
-    def speak(_: Talk) -> dict[str, Any]:
+    def speak(state: Talk) -> dict[str, Any]:  # noqa: ARG001 - LangGraph passes it by name
         text = " ".join(choose.choices(words, k=CHARACTERS // 4))[:CHARACTERS]
         return {"messages": [HumanMessage(text)]}
 
