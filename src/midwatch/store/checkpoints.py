@@ -80,6 +80,11 @@ def checkpoint_tables(metadata: sa.MetaData) -> None:
         sa.Column("refs", blob, nullable=False),
         sqlite_with_rowid=False,
     )
+
+
+def _item_tables(
+    metadata: sa.MetaData, text: type[sa.Text], blob: type[sa.LargeBinary], whole: type[sa.Integer]
+) -> None:
     sa.Table(
         "checkpoint_item",
         metadata,
