@@ -28,7 +28,7 @@ from midwatch.store.connection import Connection
 from midwatch.store.port import ChannelWrite, CheckpointRow, PendingWrite
 
 if TYPE_CHECKING:
-    import sqlalchemy as sa
+    from sqlalchemy import MetaData
 
 __all__ = ["INLINE", "LINKS", "SqlCheckpoints", "checkpoint_tables"]
 
@@ -45,7 +45,7 @@ _Item = tuple[str, bytes]
 _Ref = Any  # int | bytes | [str, bytes]
 
 
-def checkpoint_tables(metadata: sa.MetaData) -> None:
+def checkpoint_tables(metadata: MetaData) -> None:
     """Define this module's tables in `metadata`."""
     import sqlalchemy as sa  # noqa: PLC0415 - heavy, and only needed where tables are made or judged
 
@@ -80,11 +80,13 @@ def checkpoint_tables(metadata: sa.MetaData) -> None:
         sa.Column("refs", blob, nullable=False),
         sqlite_with_rowid=False,
     )
+    _item_tables(metadata)
 
 
-def _item_tables(
-    metadata: sa.MetaData, text: type[sa.Text], blob: type[sa.LargeBinary], whole: type[sa.Integer]
-) -> None:
+def _item_tables(metadata: MetaData) -> None:
+    import sqlalchemy as sa  # noqa: PLC0415 - as above
+
+    text, blob, whole = sa.Text, sa.LargeBinary, sa.Integer
     sa.Table(
         "checkpoint_item",
         metadata,
