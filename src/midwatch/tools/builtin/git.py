@@ -169,7 +169,7 @@ def _repository(context: ToolContext, repo: str) -> tuple[Path | None, str]:
         message = "the repository lies outside the working directory"
         raise ToolFailure("denied", message, hint="name a folder below it, relative to it")
     if not folder.is_dir():
-        return None, "the folder of the repository does not exist"
+        return None, "that folder does not exist"
     if shutil.which("git") is None:
         return None, "git is not installed on this machine"
     try:
@@ -177,7 +177,7 @@ def _repository(context: ToolContext, repo: str) -> tuple[Path | None, str]:
     except subprocess.TimeoutExpired:
         return None, "git did not answer"
     if done.returncode != 0:
-        return None, "the folder is no git repository, or it has no commit yet"
+        return None, "that folder is no git repository, or it has no commit yet"
     # A `.git` file, which an agent may have written, can point to any repository of this machine.
     kept = _git(folder, "rev-parse", "--path-format=absolute", "--git-dir", "--git-common-dir")
     if not all(Path(place).resolve().is_relative_to(root) for place in kept.splitlines()):

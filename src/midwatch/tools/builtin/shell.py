@@ -41,14 +41,14 @@ class _Tail:
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream, self.kept, self.total = stream, b"", 0
-        # Never closed: another thread may be reading, and the worker ends with this call.
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
     def _read(self) -> None:
-        while data := self._stream.read(_CHUNK):  # unbuffered: gives what there is
-            self.total += len(data)
-            self.kept = (self.kept + data)[-4 * TAIL :]
+        with self._stream:  # closed by its only reader, at its end
+            while data := self._stream.read(_CHUNK):  # unbuffered: gives what there is
+                self.total += len(data)
+                self.kept = (self.kept + data)[-4 * TAIL :]
 
     def text(self) -> str:
         self._thread.join(timeout=1)  # who went to the background may hold the stream open
