@@ -28,10 +28,12 @@ while True:
 
 
 def draft() -> EventDraft:
+    """Make an event."""
     return EventDraft("signal", None, 1, {"text": "x" * 100})
 
 
 def seeded(path: Path) -> None:
+    """Make a store with five events and a blob."""
     store = SqliteStore(path)
     for _ in range(5):
         store.write(lambda tx: tx.ledger.append(EventDraft("signal", None, 1, {"a_blob": tx.blobs.put(b"body")})))
@@ -39,6 +41,7 @@ def seeded(path: Path) -> None:
 
 
 def edit(path: Path, *statements: str) -> None:
+    """Change the file behind the store's back."""
     with sqlite3.connect(path) as raw:
         for statement in statements:
             raw.execute(statement)
@@ -83,19 +86,23 @@ def test_a_lost_tail_is_found_only_against_an_anchor(tmp_path: Path) -> None:
 
 
 def text(path: Path) -> None:
+    """Make a file that is no database."""
     path.write_bytes(b"this is no database " * 100)
 
 
 def foreign(path: Path) -> None:
+    """Make a database of something else."""
     edit(path, "CREATE TABLE other (x)")
 
 
 def newer(path: Path) -> None:
+    """Make a store of a later version."""
     seeded(path)
     edit(path, "PRAGMA user_version = 999")
 
 
 def folder(path: Path) -> None:
+    """Make a folder where the file should be."""
     path.mkdir()
 
 
@@ -110,7 +117,7 @@ def test_an_unusable_file_is_a_clear_error_and_stays_as_it_is(
     path = tmp_path / "m.db"
     make(path)
     before = path.read_bytes() if path.is_file() else b""
-    with pytest.raises(error, match="m.db"):
+    with pytest.raises(error, match=r"m\.db"):
         SqliteStore(path)
     assert before == (path.read_bytes() if path.is_file() else b"")
 

@@ -388,30 +388,39 @@ class Tx(Protocol):
     @property
     def ledger(self) -> Ledger:
         """The chain of events."""
+
     @property
     def blobs(self) -> Blobs:
         """Bodies by content."""
+
     @property
     def runs(self) -> Runs:
         """Rows of runs."""
+
     @property
     def transitions(self) -> Transitions:
         """The index of node tasks."""
+
     @property
     def effects(self) -> Effects:
         """The effect journal."""
+
     @property
     def gates(self) -> Gates:
         """Actions that wait."""
+
     @property
     def budgets(self) -> Budgets:
         """Accounts and reservations."""
+
     @property
     def fences(self) -> Fences:
         """Leases of runs."""
+
     @property
     def watch(self) -> Watch:
         """Heartbeats and settings."""
+
     @property
     def checkpoints(self) -> Checkpoints:
         """State of graphs."""
