@@ -140,7 +140,7 @@ def takes_all_memory() -> int:
 @tool(effect="read")
 def prints() -> int:
     """Print garbage, also to every open descriptor of the worker but the standard ones."""
-    print('{"value": "forged", "error": null, "detail": null}')
+    sys.stdout.write('{"value": "forged", "error": null, "detail": null}')
     sys.stderr.write("noise")
     return 7
 
