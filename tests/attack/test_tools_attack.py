@@ -141,6 +141,7 @@ def repository(folder: Path, mark: Path) -> None:
     (folder / ".gitattributes").write_text("*.txt diff=evil filter=evil\n", encoding="utf-8")
     git(folder, "add", "a.txt", ".gitattributes")
     git(folder, "commit", "-q", "-m", "first")
+    sign(folder)
     for key in (
         "core.fsmonitor", "core.pager", "pager.log", "core.editor", "core.sshCommand", "core.askPass", "gpg.program",
         "gpg.ssh.program", "diff.external", "diff.evil.textconv", "diff.evil.command", "filter.evil.clean",
@@ -151,12 +152,28 @@ def repository(folder: Path, mark: Path) -> None:
         git(folder, "config", key, value)
     git(folder, "config", "log.showSignature", "true")
     git(folder, "config", "core.hooksPath", str(folder.parent))
-    git(folder, "config", "remote.origin.url", f"ext::{program}")
+    git(folder, "config", "remote.origin.url", str(folder))
     git(folder, "config", "remote.origin.promisor", "true")
     git(folder, "config", "extensions.partialClone", "origin")
     for hook in ("post-index-change", "reference-transaction", "post-checkout", "fsmonitor-watchman"):
         (folder.parent / hook).write_text(program.read_text(encoding="utf-8"), encoding="utf-8")
         (folder.parent / hook).chmod(0o755)
+
+
+def sign(folder: Path) -> None:
+    """Put a signature on the commit, so that a checker of signatures would be run on it."""
+    read = ["git", "-C", str(folder), "cat-file", "commit", "HEAD"]
+    head, _, text = subprocess.run(read, check=True, capture_output=True).stdout.partition(b"\n\n")
+    signature = b"\ngpgsig -----BEGIN PGP SIGNATURE-----\n \n abcd\n -----END PGP SIGNATURE-----\n\n"
+    write = ["git", "-C", str(folder), "hash-object", "-t", "commit", "-w", "--stdin"]
+    made = subprocess.run(write, input=head + signature + text, check=True, capture_output=True).stdout
+    git(folder, "update-ref", "HEAD", made.decode().strip())
+
+
+def drop_blob(folder: Path) -> None:
+    """Take an object away, so that git would fetch it through the repository's own transport."""
+    blob = hashlib.sha1(b"blob 4\x00one\n", usedforsecurity=False).hexdigest()
+    (folder / ".git" / "objects" / blob[:2] / blob[2:]).unlink()
 
 
 def git(folder: Path, *words: str) -> None:
@@ -172,21 +189,33 @@ def test_nothing_that_a_repository_names_is_run(tmp_path: Path, name: str, *, mi
     """Reading a repository runs no monitor, hook, converter, pager, signature checker, alias, filter or transport."""
     mark = tmp_path / "mark"
     repository(tmp_path / "repo", mark)
-    if missing_object:  # git would fetch it through the repository's own transport
-        blob = hashlib.sha1(b"blob 4\x00one\n", usedforsecurity=False).hexdigest()
-        (tmp_path / "repo" / ".git" / "objects" / blob[:2] / blob[2:]).unlink()
+    if missing_object:
+        drop_blob(tmp_path / "repo")
     answer = call(tmp_path, name, repo="repo", since_hours=87_600)
     assert not mark.exists()
     assert code(answer) in ({"upstream", None} if missing_object else {None})
 
 
 @pytest.mark.req("TOOLS-14")
-def test_the_trap_works_without_the_guard(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "broken"),
+    [
+        (["log"], "nothing"),
+        (["-c", "log.showSignature=false", "log", "--numstat"], "a blob"),
+        (["-c", "log.showSignature=false", "log", "--patch"], "nothing"),
+        (["-c", "log.showSignature=false", "log", "--patch", "--ext-diff"], "nothing"),
+        (["status"], "nothing"),
+    ],
+    ids=["signature", "transport", "converter", "differ", "monitor"],
+)
+def test_the_traps_work_without_the_guards(tmp_path: Path, words: list[str], broken: str) -> None:
     """The same repository, read by plain git, does run its programs: the test above tests something."""
     mark = tmp_path / "mark"
     repository(tmp_path / "repo", mark)
-    (tmp_path / "repo" / "a.txt").write_text("two\n", encoding="utf-8")
-    subprocess.run(["git", "-C", str(tmp_path / "repo"), "diff"], check=False, capture_output=True)
+    mark.unlink(missing_ok=True)
+    if broken == "a blob":
+        drop_blob(tmp_path / "repo")
+    subprocess.run(["git", "-C", str(tmp_path / "repo"), *words], check=False, capture_output=True)
     assert mark.exists()
 
 
