@@ -97,6 +97,20 @@ def test_nothing_of_configurable_is_stored_but_ids(store: SqliteStore, path: Pat
 
 
 @pytest.mark.req("SAVER-9")
+def test_a_key_of_configurable_that_reaches_the_metadata_is_dropped(store: SqliteStore) -> None:
+    """Metadata into which somebody copied `configurable` is stored without it; LangGraph's own keys stay."""
+    config: RunnableConfig = {
+        "configurable": {"thread_id": "t", "checkpoint_ns": "", "api_key": SECRET, "source": "not ours"}
+    }
+    metadata: Any = {"source": "loop", "step": 1, "api_key": SECRET, "score": 42}
+    stored = Saver(store).put(config, empty_checkpoint(), metadata, {})
+    found = Saver(store).get_tuple(stored)
+
+    assert found is not None
+    assert {"source": "loop", "step": 1, "score": 42} == found.metadata
+
+
+@pytest.mark.req("SAVER-9")
 @pytest.mark.parametrize(
     "value",
     [SecretStr(SECRET), {"deep": [SecretStr(SECRET)]}, Account(name="a", token=SecretStr(SECRET))],

@@ -251,6 +251,29 @@ def test_pruned_by_another_process_the_next_checkpoint_is_stored_whole() -> None
     store.close()
 
 
+@pytest.mark.req("SAVER-5", "SAVER-15")
+def test_an_unchanged_channel_that_was_deleted_meanwhile_is_stored_again() -> None:
+    """A checkpoint never names a channel version that is not there: what another process deleted is sent again."""
+    store = MemoryStore()
+    mine = Saver(store)
+    config: RunnableConfig = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
+    big = {"k": "v" * 500}
+    for step in range(2):
+        checkpoint = empty_checkpoint()
+        checkpoint["channel_values"], checkpoint["channel_versions"] = (
+            {"big": big, "n": step},
+            {"big": 1, "n": step + 1},
+        )
+        config = mine.put(config, checkpoint, {}, {"big": 1, "n": 1} if step == 0 else {"n": 2})
+        if step == 0:
+            Saver(store).delete_thread("t")
+
+    found = Saver(store).get_tuple(config)
+    assert found is not None
+    assert {"big": big, "n": 1} == found.checkpoint["channel_values"]
+    store.close()
+
+
 @pytest.mark.req("SAVER-5")
 def test_a_copy_goes_only_to_a_new_thread_and_stands_alone() -> None:
     """A thread that has checkpoints is not copied over; a copy outlives its source."""
