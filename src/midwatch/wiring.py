@@ -241,7 +241,7 @@ def open(
         store = stack.enter_context(open_store(place, create=True))
         if on_event is not None:
             stack.callback(store.on_commit(_listener(store, on_event)))
-        sandbox = ProcessSandbox()
+        sandbox = ProcessSandbox(fleet.sandbox.limits)
         parts = Parts(
             store=store,
             fleet=fleet,

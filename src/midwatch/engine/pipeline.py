@@ -352,6 +352,7 @@ class Pipeline:
                     may_read=lambda digest: self._owns(tx, p, digest),
                     effect_id=p.effect,
                     ms=ms,
+                    fields=checked.fields,
                 )
             else:
                 sealed = envelope.seal(
