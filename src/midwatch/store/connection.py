@@ -2,6 +2,10 @@
 
 In:   SQL with `?` marks. Out: cursors; `StoreBusy`, `StoreCorrupt`, `StoreFull`, `StoreUnreadable` or `StoreError`.
 May import: errors. Must not know: which nouns exist.
+
+Why a lost transaction is remembered: SQLite takes back the whole transaction by itself after some failures (a full disk, a
+read error). A caller that swallows such an error would go on outside any transaction, where each statement commits alone;
+so every further statement is refused until the transaction has been ended.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ _KINDS: Final[dict[int, tuple[type[StoreError], str]]] = {
     sqlite3.SQLITE_NOTADB: (StoreCorrupt, "is not a database; move it away, or choose another `--home`"),
     sqlite3.SQLITE_FULL: (StoreFull, "has no room to grow; free disk space, then `midwatch resume`"),
     sqlite3.SQLITE_CANTOPEN: (StoreUnreadable, "cannot be opened; check that the directory exists and is yours"),
-    sqlite3.SQLITE_READONLY: (StoreUnreadable, "cannot be written; check its permissions"),
+    sqlite3.SQLITE_READONLY: (StoreUnreadable, "cannot be written here; use `write`, or check its permissions"),
     sqlite3.SQLITE_PERM: (StoreUnreadable, "cannot be used; check its permissions"),
 }
 
@@ -36,26 +40,52 @@ def translate(error: sqlite3.Error, name: str) -> StoreError:
 class Connection:
     """One DBAPI connection; not for use by two threads at once."""
 
-    __slots__ = ("_raw", "name")
+    __slots__ = ("_inside", "_lost", "_raw", "name")
 
     def __init__(self, raw: sqlite3.Connection, name: str) -> None:
         self._raw, self.name = raw, name
+        self._inside = False
+        self._lost: StoreError | None = None
 
     def execute(self, sql: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
         """Run one statement."""
+        if self._lost is not None:
+            raise type(self._lost)(str(self._lost)) from self._lost
         try:
             return self._raw.execute(sql, values)
-        except sqlite3.IntegrityError:
-            raise
         except sqlite3.Error as error:
-            raise translate(error, self.name) from error
+            raise self._failed(error) from error
 
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> sqlite3.Cursor:
         """Run one statement for many rows."""
+        if self._lost is not None:
+            raise type(self._lost)(str(self._lost)) from self._lost
         try:
             return self._raw.executemany(sql, rows)
         except sqlite3.Error as error:
-            raise translate(error, self.name) from error
+            raise self._failed(error) from error
+
+    def begin(self, how: str = "DEFERRED") -> None:
+        """Start a transaction; `IMMEDIATE` takes the write lock, waiting for at most the bound."""
+        self.execute(f"BEGIN {how}")
+        self._inside = True
+
+    def commit(self) -> None:
+        """End the transaction and keep its changes; raises when it was lost on the way."""
+        self.execute("COMMIT")
+        self._inside = False
+
+    def rollback(self) -> None:
+        """End the transaction, or what is left of it, without a trace."""
+        self._inside, self._lost = False, None
+        if self._raw.in_transaction:
+            self.execute("ROLLBACK")
+
+    def _failed(self, error: sqlite3.Error) -> StoreError:
+        ours = translate(error, self.name)
+        if self._inside and not self._raw.in_transaction:
+            self._lost = ours
+        return ours
 
     @property
     def in_transaction(self) -> bool:

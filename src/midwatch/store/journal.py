@@ -60,9 +60,11 @@ class SqlEffects:
 
     def begin(self, row: EffectRow) -> None:
         """Write an intent; a repeated one needs a higher attempt and the same arguments."""
+        if row.status != "started" or row.result is not None:
+            raise ValueError("an intent has the status `started` and no result")
         old = self.get(row.id)
         if old is not None:
-            if old.status == "done" or row.attempt <= old.attempt:
+            if old.status == "done" or (old.status == "started" and row.attempt <= old.attempt):
                 raise Divergence(f"effect `{row.id}` was begun already and may not begin again")
             if old.args_digest != row.args_digest:
                 raise Divergence(f"effect `{row.id}` was begun with other arguments")
@@ -117,6 +119,8 @@ class SqlGates:
 
     def open(self, row: GateRow) -> GateRow:
         """Insert the row unless one of its id exists; returns what stands."""
+        if row.status != "open":
+            raise ValueError("a gate begins with the status `open`")
         old = self.get(row.id)
         if old is not None:
             return old
@@ -152,6 +156,7 @@ class SqlGates:
         if row.status != "open":
             raise GateNotUsable(f"gate `{gate}` is {row.status} already; the first answer counts")
         if at_us > row.expires_us:
+            self._sql.execute("UPDATE gate SET status = 'expired' WHERE id = ?", (gate,))
             raise GateNotUsable(f"gate `{gate}` has expired, which counts as no")
         status: GateStatus = "approved" if approve else "denied"
         self._sql.execute(
@@ -188,8 +193,10 @@ class SqlGates:
     def reopen(self, row: GateRow) -> GateRow:
         """Replace a closed gate by a new open one."""
         old = self.get(row.id)
-        if old is not None and old.status in ("open", "approved"):
+        if old is not None and old.status in ("open", "approved") and row.opened_us <= old.expires_us:
             raise GateNotUsable(f"gate `{row.id}` is {old.status}; it needs no reopening")
+        if old is not None and row.nonce == old.nonce:
+            raise ValueError("a gate that asks again needs a new nonce")
         self._sql.execute("DELETE FROM gate WHERE id = ?", (row.id,))
         return self.open(row)
 
@@ -220,7 +227,9 @@ class SqlFences:
     def renew(self, run: str, *, epoch: int, at_us: int, ttl_us: int) -> None:
         """Prolong the newest epoch's lease."""
         self.check(run, epoch)
-        self._sql.execute("UPDATE fence SET until_us = ? WHERE run = ? AND epoch = ?", (at_us + ttl_us, run, epoch))
+        sql = "UPDATE fence SET until_us = ? WHERE run = ? AND epoch = ? AND owner IS NOT NULL"
+        if self._sql.execute(sql, (at_us + ttl_us, run, epoch)).rowcount != 1:
+            raise FenceLost(f"the lease of run `{run[:7]}` was released; take the run again before writing for it")
 
     def check(self, run: str, epoch: int) -> None:
         """Raise unless `epoch` is the newest."""

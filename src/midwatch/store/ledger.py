@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -26,6 +26,14 @@ __all__ = ["SqlBlobs", "SqlLedger"]
 _KINDS: Final = frozenset(EVENT_KINDS)
 _COMPRESS: Final = 512
 _PROBLEMS: Final = 100
+_ROWS: Final = (
+    "SELECT 'run', id, fleet_blob FROM run UNION SELECT 'run', id, input FROM run "
+    "UNION SELECT 'run', id, output FROM run WHERE output IS NOT NULL "
+    "UNION SELECT 'effect', id, arguments FROM effect "
+    "UNION SELECT 'effect', id, result FROM effect WHERE result IS NOT NULL "
+    "UNION SELECT 'gate', id, card FROM gate"
+)
+"""Every column that is the digest of a blob."""
 
 
 class SqlBlobs:
@@ -81,6 +89,7 @@ class SqlLedger:
         last = self._load()
         if any(not 0 < cause <= last for cause in draft.causes):
             raise ValueError("a cause must be the number of an earlier event")
+        _refuse_floats(draft.data)
         seq = last + 1
         body = orjson.dumps(
             {
@@ -97,8 +106,6 @@ class SqlLedger:
             },
             option=orjson.OPT_SORT_KEYS,
         )
-        if b"." in body:
-            _refuse_floats(draft.data)
         digest = hashlib.sha256(self._hash + body).digest()
         self._sql.execute(
             "INSERT INTO event (seq, kind, run, at_us, body, hash) VALUES (?, ?, ?, ?, ?, ?)",
@@ -124,9 +131,9 @@ class SqlLedger:
         if kinds:
             where.append(f"kind IN ({', '.join('?' * len(kinds))})")
             values += kinds
-        sql = f"SELECT seq, body, hash FROM event WHERE {' AND '.join(where)} ORDER BY seq LIMIT ?"  # noqa: S608 - our own words
-        rows = self._sql.execute(sql, (*values, limit)).fetchall()
-        return [_event(seq, body, digest, self._before(seq)) for seq, body, digest in rows]
+        before = "(SELECT p.hash FROM event p WHERE p.seq = event.seq - 1)"
+        sql = f"SELECT seq, body, hash, {before} FROM event WHERE {' AND '.join(where)} ORDER BY seq LIMIT ?"  # noqa: S608 - our own words
+        return [_event(*row) for row in self._sql.execute(sql, (*values, limit)).fetchall()]
 
     def head(self) -> tuple[int, str]:
         """Give number and hash of the last event."""
@@ -151,6 +158,8 @@ class SqlLedger:
             met = met or before.hex() == expected_head
             if len(problems) >= _PROBLEMS:
                 break
+        if len(problems) < _PROBLEMS:
+            problems += self._rows()
         if not met:
             problems.append(
                 f"the expected head `{(expected_head or '')[:12]}` does not occur: the tail was lost or the chain rewritten"
@@ -161,16 +170,25 @@ class SqlLedger:
         try:
             read = orjson.loads(body)
         except (orjson.JSONDecodeError, TypeError):
-            yield f"event {seq} is not JSON"
+            read = None
+        if not isinstance(read, dict):
+            yield f"event {seq} is no JSON object"
             return
         if (read.get("seq"), read.get("kind"), read.get("run"), read.get("at_us")) != (seq, kind, run, at_us):
             yield f"event {seq} has columns that differ from its body"
         for digest in _named(read.get("data")):
-            try:
-                if self._blobs.get(digest) is None:
-                    yield f"event {seq} names blob `{digest[:12]}`, which is missing"
-            except StoreCorrupt:
-                yield f"event {seq} names blob `{digest[:12]}`, which was changed"
+            yield from self._blob(f"event {seq}", digest)
+
+    def _rows(self) -> Iterator[str]:
+        for noun, name, digest in self._sql.execute(_ROWS):
+            yield from self._blob(f"{noun} `{name}`", digest)
+
+    def _blob(self, who: str, digest: str) -> Iterator[str]:
+        try:
+            if self._blobs.get(digest) is None:
+                yield f"{who} names blob `{digest[:12]}`, which is missing"
+        except StoreCorrupt:
+            yield f"{who} names blob `{digest[:12]}`, which was changed"
 
     def _load(self) -> int:
         if self._seq is None:
@@ -180,12 +198,8 @@ class SqlLedger:
                 self._hash = row[1]
         return self._seq
 
-    def _before(self, seq: int) -> str:
-        row = self._sql.execute("SELECT hash FROM event WHERE seq = ?", (seq - 1,)).fetchone()
-        return GENESIS if row is None else row[0].hex()
 
-
-def _event(seq: int, body: bytes, digest: bytes, before: str) -> Event:
+def _event(seq: int, body: bytes, digest: bytes, before: bytes | None) -> Event:
     read = orjson.loads(body)
     return Event(
         seq=seq,
@@ -198,7 +212,7 @@ def _event(seq: int, body: bytes, digest: bytes, before: str) -> Event:
         step=read["step"],
         task=read["task"],
         causes=tuple(read["causes"]),
-        prev=before,
+        prev=GENESIS if before is None else before.hex(),
         hash=digest.hex(),
     )
 
@@ -217,9 +231,10 @@ def _named(data: Any) -> Iterator[str]:
 
 
 def _refuse_floats(value: Any) -> None:
+    # Of the values, not of the bytes: JSON writes 1e22 without a dot, and NaN as null.
     if isinstance(value, float):
         raise TypeError("an event holds no floats; use whole numbers of a smaller unit")
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         for item in value.values():
             _refuse_floats(item)
     elif isinstance(value, list | tuple):

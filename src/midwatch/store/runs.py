@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, fields
 from typing import Any, Final
 
-from midwatch.errors import NotFound
+from midwatch.errors import Divergence, NotFound
 from midwatch.records.decision import Halt
 from midwatch.records.run import RunRow, Transition
 from midwatch.records.spend import Amounts
@@ -41,8 +41,10 @@ class SqlRuns:
         self._sql = connection
 
     def create(self, row: RunRow) -> None:
-        """Insert the row."""
-        self._sql.execute(f"INSERT INTO run ({_RUN}) VALUES ({marks(RunRow)})", astuple(row))  # noqa: S608
+        """Insert the row; a second one of the same id raises `Divergence`."""
+        sql = f"INSERT INTO run ({_RUN}) VALUES ({marks(RunRow)}) ON CONFLICT DO NOTHING"  # noqa: S608
+        if self._sql.execute(sql, astuple(row)).rowcount != 1:
+            raise Divergence(f"run `{row.id}` exists already; a run id is never used twice")
 
     def get(self, run: str) -> RunRow | None:
         """Read by full id."""
@@ -70,16 +72,16 @@ class SqlRuns:
         unknown = sorted(set(changes) - _NAMES)
         if unknown:
             raise TypeError(f"a run has no column `{unknown[0]}`")
-        parts = ", ".join(f'"{name}" = ?' for name in changes)
+        parts = ", ".join(f'"{name}" = ?' for name in changes) or "id = id"
         if self._sql.execute(f"UPDATE run SET {parts} WHERE id = ?", (*changes.values(), run)).rowcount != 1:  # noqa: S608
             raise NotFound(f"no run `{run}` in this home")
 
     def add_spend(self, run: str, spent: Amounts) -> None:
-        """Add settled amounts to the counters."""
-        for unit, amount in spent.items():
-            if unit in _SPEND:
-                name = _SPEND[unit]
-                self._sql.execute(f"UPDATE run SET {name} = {name} + ? WHERE id = ?", (amount, run))  # noqa: S608
+        """Add settled amounts to the counters; `NotFound` for an unknown run, whose spend would be lost."""
+        added = {_SPEND[unit]: amount for unit, amount in spent.items() if unit in _SPEND}
+        parts = ", ".join(f"{name} = {name} + ?" for name in added) or "id = id"
+        if self._sql.execute(f"UPDATE run SET {parts} WHERE id = ?", (*added.values(), run)).rowcount != 1:  # noqa: S608
+            raise NotFound(f"no run `{run}` in this home")
 
     def set_halt(self, run: str, halt: Halt) -> bool:
         """Leave the sticky mark; the first stays."""

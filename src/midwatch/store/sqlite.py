@@ -14,6 +14,7 @@ import contextlib
 import os
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -32,6 +33,8 @@ __all__ = ["SqlTx", "SqliteStore"]
 T = TypeVar("T")
 _MARK: Final = 0x4D696477
 """`application_id` of our databases: other files are not touched."""
+REVISION: Final = 1
+"""Rises with every change of `store.tables`; kept in the database. A higher one than ours is refused."""
 _READERS: Final = 8
 
 
@@ -91,9 +94,14 @@ class SqliteStore:
         self._readers: list[SqlTx] = []
         self._readers_lock = threading.Lock()
         self._listeners: list[Callable[[Sequence[int]], None]] = []
+        self._news: deque[Sequence[int]] = deque()
+        self._tell_lock = threading.Lock()
+        self._leader = self._teller = 0
         self._closed = False
         self._full = False
         self._prepare()
+        status = Path(self._name).stat()
+        self._file = (status.st_dev, status.st_ino)
         self._writer = SqlTx(self._connect())
         try:
             self._migrate()
@@ -103,6 +111,8 @@ class SqliteStore:
 
     def write(self, work: Callable[[Tx], T], *, durable: bool = False) -> T:
         """Run `work` in one transaction and commit it, perhaps together with others' work."""
+        if self._leader == threading.get_ident():
+            raise RuntimeError("work inside a transaction must not write through the store; use its `tx`")
         mine = _Work(work, durable)
         with self._queue_lock:
             self._queue.append(mine)
@@ -110,7 +120,12 @@ class SqliteStore:
             if not mine.done:
                 with self._queue_lock:
                     batch, self._queue = self._queue, []
-                self._commit(batch)
+                self._leader = threading.get_ident()
+                try:
+                    self._commit(batch)
+                finally:
+                    self._leader = 0
+        self._spread()
         if mine.error is not None:
             raise mine.error
         result: T = mine.result
@@ -119,16 +134,17 @@ class SqliteStore:
     def read(self, work: Callable[[Tx], T]) -> T:
         """Run `work` on one consistent snapshot."""
         reader = self._reader()
+        sound = False
         try:
-            reader.sql.execute("BEGIN")
+            reader.sql.begin()
             reader.renew()
             try:
                 return work(reader)
             finally:
-                if reader.sql.in_transaction:
-                    reader.sql.execute("COMMIT")
+                reader.sql.rollback()
+                sound = True
         finally:
-            self._give_back(reader)
+            self._give_back(reader, sound=sound)
 
     def on_commit(self, listener: Callable[[Sequence[int]], None]) -> Callable[[], None]:
         """Call `listener` with the numbers of each committed batch; returns what ends it."""
@@ -155,7 +171,9 @@ class SqliteStore:
             if full != self._full:
                 sql.execute(f"PRAGMA synchronous={'FULL' if full else 'NORMAL'}")
                 self._full = full
-            sql.execute("BEGIN IMMEDIATE")
+            if full:
+                self._same_file()
+            sql.begin("IMMEDIATE")
             tx.renew()
             if len(batch) == 1:
                 self._alone(batch[0])
@@ -163,8 +181,8 @@ class SqliteStore:
                 for item in batch:
                     self._beside(item)
             seqs = list(tx.ledger.added)
-            if sql.in_transaction:
-                sql.execute("COMMIT")
+            if len(batch) > 1 or batch[0].error is None:
+                sql.commit()
         except BaseException as error:  # noqa: BLE001 - handed to every caller of the batch
             self._undo()
             for item in batch:
@@ -173,8 +191,32 @@ class SqliteStore:
         for item in batch:
             item.done = True
         if seqs:
-            for listener in tuple(self._listeners):
-                self._tell(listener, seqs)
+            self._news.append(seqs)
+
+    def _spread(self) -> None:
+        """Tell of what was committed, in order and outside the write lock, so that a listener may write itself."""
+        if not self._news or self._teller == threading.get_ident():
+            return
+        with self._tell_lock:
+            self._teller = threading.get_ident()
+            try:
+                while self._news:
+                    seqs = self._news.popleft()
+                    for listener in tuple(self._listeners):
+                        self._tell(listener, seqs)
+            finally:
+                self._teller = 0
+
+    def _same_file(self) -> None:
+        """Refuse to acknowledge as durable what goes into a file that was moved or deleted meanwhile."""
+        try:
+            found = Path(self._name).stat()
+        except OSError:
+            found = None
+        if found is None or (found.st_dev, found.st_ino) != self._file:
+            raise StoreUnreadable(
+                f"the store `{self._name}` was moved or deleted while in use; put it back, or start again"
+            )
 
     def _alone(self, item: _Work) -> None:
         try:
@@ -202,8 +244,7 @@ class SqliteStore:
         if self._closed:
             return
         with contextlib.suppress(StoreError):
-            if self._writer.sql.in_transaction:
-                self._writer.sql.execute("ROLLBACK")
+            self._writer.sql.rollback()
 
     @staticmethod
     def _tell(listener: Callable[[Sequence[int]], None], seqs: Sequence[int]) -> None:
@@ -221,9 +262,9 @@ class SqliteStore:
                 return self._readers.pop()
         return SqlTx(self._connect(reader=True))
 
-    def _give_back(self, reader: SqlTx) -> None:
+    def _give_back(self, reader: SqlTx, *, sound: bool) -> None:
         with self._readers_lock:
-            if not self._closed and len(self._readers) < _READERS:
+            if sound and not self._closed and len(self._readers) < _READERS:
                 self._readers.append(reader)
                 return
         reader.sql.close()
@@ -268,10 +309,11 @@ class SqliteStore:
     def _migrate(self) -> None:
         """Make the tables of an empty home; refuse what is not ours or is newer than us."""
         sql = self._writer.sql
+        sql.begin()  # one snapshot: another process may be making the tables
         mark = sql.execute("PRAGMA application_id").fetchone()[0]
         known = sql.execute("PRAGMA user_version").fetchone()[0]
-        from midwatch.store.tables import REVISION, ddl  # noqa: PLC0415 - SQLAlchemy loads only where tables are made or judged
-
+        tables = sql.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        sql.rollback()
         if mark == _MARK and known == REVISION:
             self._tune()
             return
@@ -279,17 +321,19 @@ class SqliteStore:
             raise StoreTooNew(
                 f"the store `{self._name}` was written by a newer version; update Midwatch, or choose another `--home`"
             )
-        if mark != _MARK and sql.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        if mark != _MARK and tables:
             raise StoreCorrupt(f"the store `{self._name}` is a database of something else; choose another `--home`")
+        from midwatch.store.tables import ddl  # noqa: PLC0415 - SQLAlchemy loads only where tables are made
+
         self._tune()
-        sql.execute("BEGIN IMMEDIATE")
+        sql.begin("IMMEDIATE")
         try:
             if sql.execute("PRAGMA user_version").fetchone()[0] == 0:
                 for statement in ddl():
                     sql.execute(statement)
                 sql.execute(f"PRAGMA application_id={_MARK}")
                 sql.execute(f"PRAGMA user_version={REVISION}")
-            sql.execute("COMMIT")
+            sql.commit()
         except BaseException:
             self._undo()
             raise

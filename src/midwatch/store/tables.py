@@ -1,6 +1,6 @@
 """Tables: the schema of a home, once, in SQLAlchemy Core; each dialect's DDL is compiled from it.
 
-In:   nothing. Out: `METADATA`, `REVISION`, `ddl()`.
+In:   nothing. Out: `METADATA`, `ddl()`.
 May import: store.checkpoints. Must not know: connections.
 """
 
@@ -14,10 +14,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from midwatch.store.checkpoints import checkpoint_tables
 
-__all__ = ["METADATA", "REVISION", "ddl"]
-
-REVISION: Final = 1
-"""Rises with every change of the schema; kept in the database. A higher one than ours is refused."""
+__all__ = ["METADATA", "ddl"]
 
 METADATA: Final = sa.MetaData()
 
