@@ -20,6 +20,7 @@ from midwatch.errors import BoundReached, Divergence, FenceLost, GateNotUsable, 
 from midwatch.gates import rules
 from midwatch.gates.binding import bind, new_nonce
 from midwatch.governor import scopes
+from midwatch.governor.watch import HEARTBEAT
 from midwatch.records.call import Actor
 from midwatch.records.decision import Ask, Denied
 from midwatch.records.effect import EffectRow
@@ -28,9 +29,8 @@ from midwatch.records.gate import GateRow
 from midwatch.store.port import Tx
 from midwatch.tools import arguments, envelope, perform
 
-__all__ = ["HEARTBEAT", "Pipeline"]
+__all__ = ["Pipeline"]
 
-HEARTBEAT: Final = "governor"
 REPEATABLE: Final = ("pure", "read")
 
 
