@@ -54,14 +54,7 @@ WISHES = [
     ("daemon", "mode: child", "mode: daemon", [24]),
     ("cron", "mode: child", "mode: cron", [24]),
     ("condition", "may: host.*}", "may: host.*, if: 'true'}", [19]),
-    ("quorum", "    ask: operator", "    ask: operator\n    quorum: 2", [23]),
-    ("four eyes", "    ask: operator", "    ask: operator\n    four_eyes: true", [23]),
-    ("channels", "    ask: operator", "    ask: operator\n    channels: [mail]", [23]),
-    ("escalate", "    ask: operator", "    ask: operator\n    escalate: {after: 5m, to: admin}", [23]),
     ("label", "{effect: destructive}", "{label: untrusted}", [21]),
-    ("role", "{effect: destructive}", "{role: {target: 'prod*'}}", [21]),
-    ("cost", "{effect: destructive}", '{cost: "$1"}', [21]),
-    ("reversible", "{effect: destructive}", "{reversible: false}", [21]),
     ("processes", '{cost: "$1"}', '{cost: "$1", processes: 3}', [17]),
     ("concurrency", '{cost: "$1"}', '{cost: "$1", concurrency: 3}', [17]),
     ("degrade", '{cost: "$1"}', '{cost: "$1", degrade: local}', [17]),
@@ -107,7 +100,7 @@ def test_each_wish_that_is_not_kept_is_refused_at_its_line(
 def test_all_wishes_are_refused_together(folder: Path) -> None:
     """One pass names everything, not only the first."""
     text = PLAIN
-    wanted = ("docker", "own sandbox", "daemon", "condition", "quorum", "shadow", "anthropic")
+    wanted = ("docker", "own sandbox", "daemon", "condition", "label", "shadow", "anthropic")
     for name, old, new, _ in WISHES:
         if name in wanted:
             text = text.replace(old, new, 1)
@@ -123,16 +116,9 @@ def test_the_page_names_every_wish_that_is_refused() -> None:
         "mcp",
         "sources",
         "`if`",
-        "quorum",
-        "four_eyes",
-        "channels",
-        "escalate",
         "label",
-        "role",
-        "cost",
     )
     more = (
-        "reversible",
         "governor.mode",
         "processes",
         "concurrency",

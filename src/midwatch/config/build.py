@@ -17,10 +17,12 @@ from midwatch.config.draft import Draft
 from midwatch.config.file_model import (
     AgentFile,
     BudgetFile,
+    ChannelFile,
     GateFile,
     GrantFile,
     GraphFile,
     LimitsFile,
+    ReviewFile,
     SandboxFile,
     WhenFile,
 )
@@ -28,6 +30,7 @@ from midwatch.config.files import read_text
 from midwatch.config.specs import (
     AgentSpec,
     BudgetSpec,
+    ChannelSpec,
     Escalation,
     GateRule,
     GateWhen,
@@ -36,6 +39,7 @@ from midwatch.config.specs import (
     ImportSpec,
     Limits,
     McpSpec,
+    ReviewSpec,
     SandboxLimits,
     SandboxSpec,
     ScheduleSpec,
@@ -64,7 +68,10 @@ class Parts:
     budgets: Mapping[str, BudgetSpec]
     sources: Mapping[str, SourceSpec]
     grants: tuple[Grant, ...]
+    environment: str
     gates: tuple[GateRule, ...]
+    review: ReviewSpec
+    channels: Mapping[str, ChannelSpec]
     sandbox: SandboxSpec
     schedules: tuple[ScheduleSpec, ...]
     governor: GovernorSpec
@@ -93,7 +100,10 @@ def build(draft: Draft, *, base: Path) -> tuple[Parts, list[Problem]]:
             }
         ),
         grants=tuple(_grant(grant) for grant in file.grants),
+        environment=file.environment or "",
         gates=tuple(_gate(gate) for gate in file.gates),
+        review=_review(file.review),
+        channels=_frozen({name: _channel(name, channel) for name, channel in file.channels.items()}),
         sandbox=_sandbox(file.sandbox) or SandboxSpec(),
         schedules=tuple(ScheduleSpec(item.name, item.cron, _frozen(item.input)) for item in file.schedules),
         governor=GovernorSpec() if governor is None else GovernorSpec(governor.mode, governor.stale_after),
@@ -180,7 +190,18 @@ def _when(when: WhenFile) -> GateWhen:
         role=_frozen(dict(when.role)),
         cost=when.cost,
         reversible=when.reversible,
+        environment=when.environment,
     )
+
+
+def _review(review: ReviewFile | None) -> ReviewSpec:
+    if review is None:
+        return ReviewSpec()
+    return ReviewSpec(review.keywords, review.ask, review.timeout, review.links, review.canary)
+
+
+def _channel(name: str, channel: ChannelFile) -> ChannelSpec:
+    return ChannelSpec(name, channel.url, channel.url_env, channel.format, channel.principal, channel.secret_env)
 
 
 def _frozen(value: Mapping[Any, _V]) -> Mapping[Any, _V]:

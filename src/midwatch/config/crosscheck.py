@@ -204,6 +204,17 @@ def _gates(draft: Draft) -> Iterator[Problem]:
             yield from _doubles(draft, (*place, "when", key), getattr(when, key))
         for index, name in enumerate(when.agent):
             yield from _matches_agent(draft, (*place, "when", "agent", index), name.removeprefix("agent:"))
+        yield from _doubles(draft, (*place, "channels"), gate.channels)
+        known = draft.names("channels")
+        for index, name in enumerate(gate.channels):
+            if name not in known:
+                yield _dangling(draft, (*place, "channels", index), "channel", name, known)
+        if gate.escalate is not None and gate.escalate.after >= gate.timeout:
+            message = "`escalate.after` must be shorter than `timeout`, or nobody is asked in time"
+            yield draft.problem((*place, "escalate", "after"), message, "late-escalation")
+        if when.environment and draft.file.environment is None:
+            message = "the rule asks for an environment and the fleet names none; set `environment:`"
+            yield draft.problem((*place, "when", "environment"), message, "no-environment")
 
 
 def _sandbox(draft: Draft, place: Place, sandbox: SandboxFile | None) -> Iterator[Problem]:

@@ -24,7 +24,10 @@ __all__ = ["Draft", "draft", "known_keys"]
 
 _LISTS: Final = ("tools", "grants", "gates", "schedules")
 _ENTRIES: Final = frozenset(
-    ("presets", "routes", "mcp", "agents", "verticals", "budgets", "sources", "tools", "grants", "gates", "schedules")
+    (
+        "presets", "routes", "mcp", "agents", "verticals", "budgets", "sources", "tools", "grants", "gates", "schedules",
+        "channels",
+    )
 )
 # Required keys that are wrong or missing have been reported; these let the other checks run, and never reach a `Fleet`.
 _STANDINS: Final[Mapping[str, Any]] = {"midwatch": 1, "fleet": "unnamed", "graph": {"import": "none:none"}}

@@ -26,12 +26,14 @@ from midwatch.config.quantities import (
     parse_size,
     parse_tokens,
 )
-from midwatch.config.specs import AgentRole, Backend, Per, Protocol, Provider
+from midwatch.config.specs import AgentRole, Backend, ChannelFormat, Per, Protocol, Provider
 from midwatch.records.effect import EffectClass, Role
+from midwatch.records.principal import NAME_PATTERN
 
 __all__ = [
     "AgentFile",
     "BudgetFile",
+    "ChannelFile",
     "EscalateFile",
     "FleetFile",
     "GateFile",
@@ -41,6 +43,7 @@ __all__ = [
     "LimitsFile",
     "McpFile",
     "PriceFile",
+    "ReviewFile",
     "RouteFile",
     "SandboxFile",
     "SandboxLimitsFile",
@@ -123,6 +126,7 @@ EnvName = Annotated[str, StringConstraints(pattern=_ENV_PATTERN)]
 Line = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"^\S(?:[^\n]*\S)?$")]
 Glob = Annotated[str, StringConstraints(pattern=_GLOB_PATTERN)]
 Names = Annotated[tuple[Name, ...], BeforeValidator(_listed), _words_schema(_NAME_PATTERN)]
+PrincipalName = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Globs = Annotated[tuple[Glob, ...], BeforeValidator(_listed), _words_schema(_GLOB_PATTERN)]
 Lines = Annotated[tuple[Line, ...], BeforeValidator(_listed), _words_schema()]
 EnvNames = Annotated[tuple[EnvName, ...], BeforeValidator(_listed), _words_schema(_ENV_PATTERN)]
@@ -319,8 +323,11 @@ class WhenFile(_Block):
     role: Annotated[dict[Role, Lines], BeforeValidator(_or_empty)] = Field(
         {}, description="Patterns of arguments, by their role."
     )
-    cost: Money | None = Field(None, description="Actions that may cost at least this.")
+    cost: Money | None = Field(
+        None, description="Actions that may cost at least this; a tool that declares no cost and writes counts as such."
+    )
     reversible: bool | None = Field(None, description="Whether the tool can be undone.")
+    environment: Globs = Field((), description="Names or globs of the fleet's `environment`.")
 
 
 class EscalateFile(_Block):
@@ -342,6 +349,48 @@ class GateFile(_Block):
     four_eyes: bool = Field(False, description="Whoever asked for the run may not answer.")
     channels: Lines = Field((), description="Where the question is also shown.")
     escalate: EscalateFile | None = Field(None, description="Whom to ask when nobody has answered.")
+
+
+class ChannelFile(_Block):
+    """A place where questions are shown: a webhook, with signed links that answer once."""
+
+    url: Line | None = Field(None, description="Address that the message is posted to.")
+    url_env: EnvName | None = Field(
+        None, description="Name of the environment variable that holds the address, instead of `url`."
+    )
+    format: ChannelFormat = Field(
+        "json", description="`json` for programs, `slack` for an incoming webhook of Slack, `mail` for a mail gateway."
+    )
+    principal: PrincipalName | None = Field(
+        None, description="Whose rights the links in the message carry. Absent: the message has no links."
+    )
+    secret_env: EnvName | None = Field(
+        None, description="Name of the variable with the key that signs the message (HMAC-SHA256, `X-Midwatch-Signature`)."
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> ChannelFile:
+        if (self.url is None) == (self.url_env is None):
+            raise PydanticCustomError("channel-shape", "must have exactly one of `url` and `url_env`")
+        return self
+
+
+class ReviewFile(_Block):
+    """How people are asked, whatever the rules say."""
+
+    keywords: Lines = Field(
+        (), description="Words of your own for the floor, beside deploy, production, database, billing and delete."
+    )
+    ask: Name = Field("operator", description="Role that the floor asks.")
+    timeout: Span = Field(
+        900_000_000, description="After this time the floor's answer is no.", json_schema_extra={"default": "15m"}
+    )
+    links: Line | None = Field(
+        None, description="Address under which people reach `midwatch inbox serve`; links in messages begin with it."
+    )
+    canary: Annotated[int, Field(ge=0, le=10**6)] = Field(
+        0, description="One in so many questions is followed by a made-up one that must be denied; 0 for none."
+    )
 
 
 class ScheduleFile(_Block):
@@ -417,7 +466,12 @@ class FleetFile(_Block):
         {}, description="Trust in what tools bring in, by pattern, such as `tool:web.*`."
     )
     grants: Annotated[tuple[GrantFile, ...], BeforeValidator(_rows)] = Field((), description="Who may do what.")
+    environment: Name | None = Field(None, description="Where this fleet acts, such as `staging`; gates can ask for it.")
     gates: Annotated[tuple[GateFile, ...], BeforeValidator(_rows)] = Field((), description="What waits for a person.")
+    review: ReviewFile | None = Field(None, description="How people are asked.")
+    channels: Annotated[dict[Name, ChannelFile], BeforeValidator(_or_empty)] = Field(
+        {}, description="Where questions are shown, by name."
+    )
     sandbox: SandboxFile | None = Field(None, description="Where tools act.")
     schedules: Annotated[tuple[ScheduleFile, ...], BeforeValidator(_rows)] = Field(
         (), description="Runs that begin by themselves."

@@ -25,6 +25,7 @@ from midwatch.config.routing import route
 from midwatch.config.specs import (
     AgentSpec,
     BudgetSpec,
+    ChannelSpec,
     Escalation,
     GateRule,
     GateWhen,
@@ -34,6 +35,7 @@ from midwatch.config.specs import (
     Limits,
     McpSpec,
     PriceSpec,
+    ReviewSpec,
     RouteSpec,
     SandboxLimits,
     SandboxSpec,
@@ -48,6 +50,7 @@ __all__ = [
     "FILE_NAME",
     "AgentSpec",
     "BudgetSpec",
+    "ChannelSpec",
     "Escalation",
     "Fleet",
     "GateRule",
@@ -58,6 +61,7 @@ __all__ = [
     "Limits",
     "McpSpec",
     "PriceSpec",
+    "ReviewSpec",
     "RouteSpec",
     "SandboxLimits",
     "SandboxSpec",
@@ -81,7 +85,7 @@ class Fleet:
         text: the file's text as read.
         digest: hex SHA-256 of the canonical JSON (RFC 8785) of what the fleet means: the routes that agents use as
             resolved, prompts in full, tool specifications; without comments, unused routes, and where the folder is.
-        policy_digest: the same over grants, gates, budgets, sandboxes, sources, tools.
+        policy_digest: the same over grants, gates and review, environment, budgets, sandboxes, sources, tools.
         preset: the one chosen, or None when the file has none.
         presets: as written.
         routes: by alias, as the preset resolves them.
@@ -105,7 +109,10 @@ class Fleet:
     budgets: Mapping[str, BudgetSpec]
     sources: Mapping[str, SourceSpec]
     grants: tuple[Grant, ...]
+    environment: str
     gates: tuple[GateRule, ...]
+    review: ReviewSpec
+    channels: Mapping[str, ChannelSpec]
     sandbox: SandboxSpec
     schedules: tuple[ScheduleSpec, ...]
     governor: GovernorSpec
@@ -197,8 +204,11 @@ def _assemble(
     policy = {
         "agent_sandboxes": {name: agent.sandbox for name, agent in parts.agents.items()},
         "budgets": parts.budgets,
+        "channels": parts.channels,
+        "environment": parts.environment,
         "gates": parts.gates,
         "grants": parts.grants,
+        "review": parts.review,
         "sandbox": parts.sandbox,
         "sources": parts.sources,
         "tools": parts.tools,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from midwatch.config.fleet import Fleet, GateRule
+from midwatch.config.fleet import Fleet
 from midwatch.errors import Problem
 
 __all__ = ["not_guaranteed"]
@@ -85,29 +85,9 @@ def _grants(fleet: Fleet) -> Iterator[Problem]:
 
 def _gates(fleet: Fleet) -> Iterator[Problem]:
     for index, gate in enumerate(fleet.gates):
-        for key in _gate_wishes(gate):
-            yield _refuse(fleet, ("gates", index, key), f"`{key}` of a gate", "take it away")
-        when = gate.when
-        for key, asked in (
-            ("label", bool(when.label)),
-            ("role", bool(when.role)),
-            ("cost", when.cost is not None),
-            ("reversible", when.reversible is not None),
-        ):
-            if asked:
-                place = ("gates", index, "when", key)
-                yield _refuse(fleet, place, f"a gate on `{key}`", "use `effect`, `tool`, `agent` or `keywords`")
-
-
-def _gate_wishes(gate: GateRule) -> Iterator[str]:
-    if gate.quorum != 1:
-        yield "quorum"
-    if gate.four_eyes:
-        yield "four_eyes"
-    if gate.channels:
-        yield "channels"
-    if gate.escalate is not None:
-        yield "escalate"
+        if gate.when.label:
+            place = ("gates", index, "when", "label")
+            yield _refuse(fleet, place, "a gate on `label`", "use `effect`, `role`, `tool`, `agent` or `keywords`")
 
 
 def _operation(fleet: Fleet) -> Iterator[Problem]:

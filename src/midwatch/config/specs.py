@@ -21,6 +21,8 @@ __all__ = [
     "AgentSpec",
     "Backend",
     "BudgetSpec",
+    "ChannelFormat",
+    "ChannelSpec",
     "Escalation",
     "GateRule",
     "GateWhen",
@@ -33,6 +35,7 @@ __all__ = [
     "PriceSpec",
     "Protocol",
     "Provider",
+    "ReviewSpec",
     "RouteSpec",
     "SandboxLimits",
     "SandboxSpec",
@@ -49,6 +52,7 @@ AgentRole = Literal["ceo", "specialist", "synthesis"]
 AGENT_ROLES: Final[tuple[AgentRole, ...]] = get_args(AgentRole)
 Backend = Literal["process", "bubblewrap", "docker", "gvisor"]
 Per = Literal["hour", "day", "month"]
+ChannelFormat = Literal["json", "slack", "mail"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,9 +252,11 @@ class GateWhen:
 
     Attributes:
         effect: effect classes of the tool. tool, agent: name globs.
-        keywords: words in the tool's name or in its arguments, compared without case.
-        label, role: argument labels and roles; cost: micro-dollars; reversible: the tool's flag. Refused at run time
-            in this version.
+        keywords: words in the tool's name or in its arguments, whatever their disguise (`gates.floor`).
+        role: per argument role, globs one of which an argument of that role must match.
+        cost: micro-dollars that a call may cost at least. reversible: whether the tool names what undoes it.
+        environment: globs of the fleet's environment.
+        label: labels of arguments; refused at run time in this version.
     """
 
     effect: tuple[EffectClass, ...] = ()
@@ -261,11 +267,12 @@ class GateWhen:
     role: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     cost: int | None = None
     reversible: bool | None = None
+    environment: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Escalation:
-    """Whom to ask when nobody has answered; refused at run time in this version."""
+    """Whom to ask besides when nobody has answered."""
 
     after_us: int
     to: str
@@ -276,7 +283,8 @@ class GateRule:
     """An action that `when` describes waits for a person in the role `ask`; after `timeout_us` the answer is no.
 
     Attributes:
-        quorum, four_eyes, channels, escalate: refused at run time in this version unless they say nothing.
+        quorum: how many must say yes. four_eyes: whoever started the run may not be one of them.
+        channels: names of `Fleet.channels` that are told.
     """
 
     when: GateWhen
@@ -286,6 +294,40 @@ class GateRule:
     four_eyes: bool = False
     channels: tuple[str, ...] = ()
     escalate: Escalation | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelSpec:
+    """A webhook that is told of questions. Exactly one of `url` and `url_env`.
+
+    Attributes:
+        principal: whose rights its links carry; None: no links.
+        secret_env: variable with the key that signs the body; None: unsigned.
+    """
+
+    name: str
+    url: str | None
+    url_env: str | None
+    format: ChannelFormat = "json"
+    principal: str | None = None
+    secret_env: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewSpec:
+    """How people are asked, whatever the rules say.
+
+    Attributes:
+        keywords: the fleet's own words for the floor. ask, timeout_us: of the floor.
+        links: address that links begin with; None: `http://127.0.0.1:8787`.
+        canary: one in so many questions is followed by a made-up one; 0: none.
+    """
+
+    keywords: tuple[str, ...] = ()
+    ask: str = "operator"
+    timeout_us: int = 900_000_000
+    links: str | None = None
+    canary: int = 0
 
 
 @dataclass(frozen=True, slots=True)

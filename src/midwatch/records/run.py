@@ -48,6 +48,7 @@ class RunRow:
         cost, tokens, tool_calls, steps: settled so far; micro-dollars and whole numbers.
         working_us: sum of the segments' durations.
         head: hash of the ledger's head when the run ended or stopped, for an anchor.
+        asked_by: name of the principal that started it, or `local:USER`.
     """
 
     id: str
@@ -73,6 +74,7 @@ class RunRow:
     steps: int = 0
     working_us: int = 0
     head: str | None = None
+    asked_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
