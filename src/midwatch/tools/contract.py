@@ -28,6 +28,7 @@ __all__ = [
     "DEFAULT_MAX_BYTES",
     "DEFAULT_TIMEOUT_US",
     "EVERYONE",
+    "HELPERS",
     "NAME_PATTERN",
     "Arg",
     "ArgContract",
@@ -42,6 +43,8 @@ DEFAULT_TIMEOUT_US: Final = 30_000_000
 DEFAULT_MAX_BYTES: Final = 8 * 1024
 DEFAULT_BODY_LIMIT: Final = 16 * 1024 * 1024
 LEAST_MAX_BYTES: Final = 256
+HELPERS: Final = ("reversible", "preview", "precondition", "reconcile")
+"""Parts of a contract that name another tool; see `tools.helpers`."""
 EVERYONE: Final = "everyone"
 """As an observer: nobody is known not to see it."""
 
@@ -118,6 +121,10 @@ class ToolContract:
         effect: the worst that a call can do.
         idempotent: the same call with the same key changes the world once.
         reversible: name of the tool that undoes it, or None.
+        preview: name of a reading tool that shows what a call would do, for the person who is asked; or None.
+        precondition: name of a reading tool that gives the target's state; a yes holds only while it stays the same; or None.
+        reconcile: name of a reading tool that can say what became of a call whose outcome is unknown; or None.
+        cost: the most that one call may cost besides, micro-dollars; None when the author did not say.
         open_world: reaches what the operator does not control.
         observers: who sees that the action happened; `everyone` when nobody is known not to.
         max_bytes: of the JSON that a model is shown. body_limit: of the whole result, bytes; more breaks the contract.
@@ -137,6 +144,10 @@ class ToolContract:
     effect: EffectClass
     idempotent: bool = False
     reversible: str | None = None
+    preview: str | None = None
+    precondition: str | None = None
+    reconcile: str | None = None
+    cost: int | None = None
     open_world: bool = True
     args: tuple[ArgContract, ...] = ()
     outs: tuple[OutContract, ...] = ()
@@ -197,8 +208,12 @@ def _problems(contract: ToolContract) -> Iterator[Problem]:
         yield wrong("`runs` must be `sandbox` or `broker`", "bad-runs")
     if contract.effect == "pure" and "open_world" not in contract.undeclared and contract.open_world:
         yield wrong("a `pure` tool only computes and cannot be `open_world`; call it `read`", "pure-open-world")
-    if contract.reversible is not None and re.fullmatch(NAME_PATTERN, contract.reversible) is None:
-        yield wrong("`reversible` must name the tool that undoes it, as `namespace.name`", "bad-reversible")
+    for key in HELPERS:
+        name = getattr(contract, key)
+        if name is not None and re.fullmatch(NAME_PATTERN, name) is None:
+            yield wrong(f"`{key}` must name a tool, as `namespace.name`", f"bad-{key}")
+    if contract.cost is not None and not 0 <= contract.cost < 2**53:
+        yield wrong("`cost` must be an amount of money, such as `$0.25`", "bad-cost")
     if not contract.timeout_us > 0:
         yield wrong("the time-out must be longer than nothing; write it as `30s`", "bad-timeout")
     if not LEAST_MAX_BYTES <= contract.max_bytes <= contract.body_limit:

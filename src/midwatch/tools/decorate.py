@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Generic, Literal, ParamSpec, TypeVar, overload
 
-from midwatch.config.quantities import QuantityError, parse_duration, parse_size
+from midwatch.config.quantities import QuantityError, parse_duration, parse_money, parse_size
 from midwatch.errors import InvalidTool, Problem
 from midwatch.records.effect import WORST_EFFECT, EffectClass, RunsIn
 from midwatch.recovery.schema import Validator, compile_schema
@@ -144,6 +144,10 @@ def tool(
     effect: EffectClass | None = None,
     idempotent: bool | None = None,
     reversible: str | Literal[False] | None = None,
+    preview: str | None = None,
+    precondition: str | None = None,
+    reconcile: str | None = None,
+    cost: str | None = None,
     open_world: bool | None = None,
     runs: RunsIn | None = None,
     observers: tuple[str, ...] | None = None,
@@ -162,6 +166,9 @@ def tool(fn: Callable[P, R] | None = None, /, **declared: Any) -> Tool[P, R] | C
         effect: the worst that a call can do. Absent: `grants_authority`, the worst there is.
         idempotent: the same call with the same key changes the world once. Absent: no.
         reversible: name of the tool that undoes it; False: nothing does. Absent: nothing is known to.
+        preview, precondition, reconcile: names of reading tools that show what a call would do, give the target's state,
+            and say what became of a call (`tools.helpers` has the rules). Absent: there are none.
+        cost: the most that one call may cost besides what models do, such as `$0.25`. Absent: unknown.
         open_world: reaches what the operator does not control. Absent: yes, unless the effect is `pure`.
         runs: `sandbox` (the default) or `broker`, in the kernel's own process, where credentials are held.
         observers: who sees that it happened. Absent: everyone when `open_world`, else nobody.
@@ -198,7 +205,12 @@ def _make(fn: Callable[P, R], declared: Mapping[str, Any]) -> Tool[P, R]:
 
 def _numbers(declared: Mapping[str, Any], where: str, problems: list[Problem]) -> dict[str, int]:
     found = {}
-    for key, parse in (("timeout", parse_duration), ("max_bytes", parse_size), ("body_limit", parse_size)):
+    for key, parse in (
+        ("timeout", parse_duration),
+        ("max_bytes", parse_size),
+        ("body_limit", parse_size),
+        ("cost", parse_money),
+    ):
         if declared.get(key) is not None:
             try:
                 found[key] = parse(declared[key])
@@ -225,6 +237,10 @@ def _contract(
         effect=effect,
         idempotent=declared.get("idempotent") is True,
         reversible=declared.get("reversible") or None,
+        preview=declared.get("preview"),
+        precondition=declared.get("precondition"),
+        reconcile=declared.get("reconcile"),
+        cost=numbers.get("cost"),
         open_world=open_world,
         args=signature.args,
         outs=signature.outs,

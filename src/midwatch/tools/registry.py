@@ -23,10 +23,11 @@ from typing import Any, Final
 from midwatch.errors import InvalidTool, NotFound, Problem
 from midwatch.records.chat import ToolOffer
 from midwatch.tools.decorate import FILE_MARK, Tool
+from midwatch.tools.helpers import helper_problems
 
 __all__ = ["BUILTIN_GROUPS", "Registry", "load_file"]
 
-BUILTIN_GROUPS: Final = ("files", "git", "host", "shell")
+BUILTIN_GROUPS: Final = ("files", "gates", "git", "host", "shell")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class Registry:
             InvalidTool: two of them have one name.
         """
         kept, problems = _unique(("", item) for item in tools)
+        problems += helper_problems({name: item.contract for name, item in kept.items()})
         if problems:
             raise InvalidTool(tuple(problems))
         return Registry(MappingProxyType(kept))
@@ -67,6 +69,8 @@ class Registry:
             except InvalidTool as invalid:
                 problems += invalid.problems
         kept, doubles = _unique(found)
+        if not problems:  # a source that did not load is no reason to miss its tools
+            doubles += helper_problems({name: item.contract for name, item in kept.items()})
         if problems or doubles:
             raise InvalidTool((*problems, *doubles))
         return Registry(MappingProxyType(kept))

@@ -9,7 +9,10 @@ be exchanged in between. Here the folder that was checked is the folder that is 
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
+import hashlib
+import io
 import os
 import stat
 from collections.abc import Iterator
@@ -24,7 +27,7 @@ from midwatch.tools.binding import ToolContext
 from midwatch.tools.contract import Arg, Out
 from midwatch.tools.decorate import tool
 
-__all__ = ["delete", "list_folder", "read", "write"]
+__all__ = ["compare", "delete", "list_folder", "read", "state", "write"]
 
 MAX_FILE: Final = 1 << 20
 """Bytes of a file that may be read, and characters that may be written."""
@@ -76,6 +79,23 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
+class State:
+    """What stands under a path: `size` in bytes and the SHA-256 of the content of an ordinary file."""
+
+    kind: Literal["file", "missing", "other"]
+    size: Bytes
+    sha256: Annotated[str, Field(max_length=64)]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A unified diff, cut after 200 lines; `lines` is how long it is in full."""
+
+    lines: Bytes
+    diff: Annotated[str, Field(max_length=MAX_FILE)]
+
+
+@dataclass(frozen=True, slots=True)
 class Deleted:
     """What was deleted; `size` in bytes."""
 
@@ -90,13 +110,7 @@ def read(context: ToolContext, path: Target) -> Annotated[Body, Out(author="thir
     Args:
         path: relative to the working directory, without `..`.
     """
-    with _parent(context, path) as (folder, name):
-        # Without waiting: opening a pipe would wait for a writer.
-        handle = os.open(name, os.O_RDONLY | os.O_NONBLOCK | _NO_FOLLOW, dir_fd=folder)
-        with os.fdopen(handle, "rb") as file:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise ToolFailure("conflict", "that is no ordinary file", hint="list the folder to see what there is")
-            data = file.read(MAX_FILE + 1)
+    data = _content(context, path)
     if len(data) > MAX_FILE:
         raise ToolFailure("conflict", f"the file is larger than {MAX_FILE:,} bytes")
     try:
@@ -118,7 +132,56 @@ def list_folder(context: ToolContext, path: Target = ".") -> Annotated[Listing, 
     return Listing(len(names), entries)
 
 
-@_files(name="files.write", effect="write", idempotent=True, reversible=False)
+@_files(name="files.state", effect="read", idempotent=True, reversible=False)
+def state(context: ToolContext, path: Target) -> Annotated[State, Out(author="service")]:
+    """Say what stands under a path below the working directory, and the hash of its content.
+
+    Args:
+        path: relative to the working directory, without `..`.
+    """
+    try:
+        with _opened(context, path) as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return State("file", file.tell(), digest)
+    except ToolFailure as failure:
+        if failure.code in {"not_found", "conflict"}:
+            return State("missing" if failure.code == "not_found" else "other", 0, "")
+        raise
+
+
+@_files(name="files.compare", effect="read", idempotent=True, reversible=False)
+def compare(
+    context: ToolContext,
+    path: Target,
+    content: Annotated[str, Field(max_length=MAX_FILE), Arg(role="content", interprets=False)] = "",
+) -> Annotated[Difference, Out(author="third_party")]:
+    """Show how a text file below the working directory differs from a text.
+
+    Args:
+        path: relative to the working directory, without `..`; a missing file counts as empty.
+        content: the text to compare with.
+    """
+    try:
+        data = _content(context, path)
+    except ToolFailure as failure:
+        if failure.code != "not_found":
+            raise
+        data = b""
+    old = data[:MAX_FILE].decode("utf-8", "replace").splitlines(keepends=True)
+    new = content.splitlines(keepends=True)
+    lines = list(difflib.unified_diff(old, new, f"{path} (now)", f"{path} (then)", n=2))
+    shown = "".join(line if line.endswith("\n") else f"{line}\n" for line in lines[:200])
+    return Difference(len(lines), shown[:MAX_FILE])
+
+
+@_files(
+    name="files.write",
+    effect="write",
+    idempotent=True,
+    reversible=False,
+    preview="files.compare",
+    precondition="files.state",
+)
 def write(
     context: ToolContext,
     path: Target,
@@ -152,7 +215,14 @@ def write(
     return Written(path, len(data), replaced)
 
 
-@_files(name="files.delete", effect="destructive", idempotent=True, reversible=False)
+@_files(
+    name="files.delete",
+    effect="destructive",
+    idempotent=True,
+    reversible=False,
+    preview="files.compare",
+    precondition="files.state",
+)
 def delete(context: ToolContext, path: Target) -> Annotated[Deleted, Out(author="service")]:
     """Delete one ordinary file below the working directory; folders and links stay.
 
@@ -164,6 +234,24 @@ def delete(context: ToolContext, path: Target) -> Annotated[Deleted, Out(author=
         os.unlink(name, dir_fd=folder)
         os.fsync(folder)
     return Deleted(path, found.st_size if found is not None else 0)
+
+
+@contextlib.contextmanager
+def _opened(context: ToolContext, path: str) -> Iterator[io.BufferedReader]:
+    """Open an ordinary file for reading."""
+    with _parent(context, path) as (folder, name):
+        # Without waiting: opening a pipe would wait for a writer.
+        handle = os.open(name, os.O_RDONLY | os.O_NONBLOCK | _NO_FOLLOW, dir_fd=folder)
+        with os.fdopen(handle, "rb") as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise ToolFailure("conflict", "that is no ordinary file", hint="list the folder to see what there is")
+            yield file
+
+
+def _content(context: ToolContext, path: str) -> bytes:
+    """Read one byte more than may be shown, so that a longer file is known as one."""
+    with _opened(context, path) as file:
+        return file.read(MAX_FILE + 1)
 
 
 def _parts(path: str, what: str = "a file") -> list[str]:
