@@ -7,17 +7,19 @@ Why rows only: the run may live in another process or in none; that process read
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import orjson
 
+from midwatch.engine import answering
+from midwatch.engine.identity import identify
 from midwatch.errors import GateNotUsable, NotFound, RunHeld, UsageProblem
+from midwatch.gates.review import Speaker
 from midwatch.records.decision import Halt
 from midwatch.records.effect import EffectRow, EffectStatus
 from midwatch.records.envelope import Envelope
-from midwatch.records.event import Event, EventDraft
+from midwatch.records.event import EventDraft
 from midwatch.records.gate import GateRow
 from midwatch.records.run import RunRow, RunStatus
 from midwatch.store.port import Store, Tx
@@ -27,7 +29,6 @@ __all__ = ["WORDS", "Cancelled", "Word", "answer", "cancel", "resolve"]
 Word = Literal["done", "not_done", "retry"]
 WORDS: Final[tuple[Word, ...]] = ("done", "not_done", "retry")
 _OVER: Final[tuple[RunStatus, ...]] = ("done", "cancelled")
-_PAGE: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,40 +82,19 @@ def cancel(store: Store, run: str, *, by: str, reason: str, at_us: int) -> Cance
     return store.write(work, durable=True)
 
 
-def answer(store: Store, gate: str, *, approve: bool, by: str, reason: str, at_us: int) -> GateRow:
-    """Answer a gate: the first answer stands, a late one is refused and the gate is set `expired`.
-
-    Args:
-        gate: full id.
-        at_us: now, microseconds UTC.
-
-    Returns:
-        The row as answered; its run goes on by `midwatch resume`.
+def answer(
+    store: Store, gate: str, *, approve: bool, by: str | Speaker, reason: str, at_us: int, **more: Any
+) -> GateRow:
+    """Answer a gate as `answering.answer` does; a bare name speaks only in a home that knows nobody by token.
 
     Raises:
-        NotFound: no such gate.
-        GateNotUsable: answered, used, too late, or its run has ended. Nothing was approved.
+        Denied: a name is no proof where people have tokens. Else as `answering.answer`.
     """
-
-    def work(tx: Tx) -> GateRow | None:
-        row = tx.gates.get(gate)
-        if row is None:
-            raise NotFound(f"no gate `{gate}` in this home; `midwatch runs show RUN` lists those that wait")
-        if row.status == "open" and at_us > row.expires_us:
-            _expire(tx, at_us)
-            return None
-        run = _run(tx, row.run)
-        if run.status in _OVER:
-            raise GateNotUsable(f"run `{run.id[:7]}` is {run.status}, so gate `{gate}` no longer waits for an answer")
-        answered = tx.gates.answer(gate, approve=approve, by=by, reason=reason, at_us=at_us)
-        data = {"gate": gate, "digest": row.digest, "approved": approve, "by": by, "reason": reason}
-        tx.ledger.append(_about(tx, row.run, "gate.answered", data, gate=gate, at_us=at_us))
-        return answered
-
-    answered = store.write(work, durable=True)
-    if answered is None:  # raised out here, so that the expiry itself is committed
-        raise GateNotUsable(f"gate `{gate}` has expired, which counts as no; `midwatch resume` tells the agent so")
-    return answered
+    if isinstance(by, Speaker):
+        return answering.answer(store, gate, approve=approve, speaker=by, reason=reason, at_us=at_us, **more)
+    speaker = identify(store, token=None, user=by, channel="python")
+    plain = Speaker(by, None, speaker.channel)
+    return answering.answer(store, gate, approve=approve, speaker=plain, reason=reason, at_us=at_us, **more)
 
 
 def resolve(store: Store, effect: str, *, word: Word, by: str, at_us: int) -> EffectRow:
@@ -179,46 +159,3 @@ def _settle(tx: Tx, row: EffectRow, at_us: int) -> None:
     reservation = f"{row.kind[0]}:{row.id}:{row.attempt}"
     if (reservation, True) in set(tx.budgets.open_reservations(row.run)):
         tx.runs.add_spend(row.run, tx.budgets.settle(reservation, None, at_us=at_us))
-
-
-def _expire(tx: Tx, at_us: int) -> None:
-    for gate in tx.gates.expire(at_us):
-        row = tx.gates.get(gate)
-        if row is not None:
-            data = {"gate": gate, "digest": row.digest}
-            tx.ledger.append(_about(tx, row.run, "gate.expired", data, gate=gate, at_us=at_us))
-
-
-def _about(
-    tx: Tx,
-    run: str,
-    kind: Literal["gate.answered", "gate.expired"],
-    data: Mapping[str, object],
-    *,
-    gate: str,
-    at_us: int,
-) -> EventDraft:
-    """Make an event at the place where the gate was opened, caused by its opening."""
-    opened = None
-    for event in _events(tx, run, "gate.opened"):
-        opened = event if event.data.get("gate") == gate else opened
-    if opened is None:
-        return EventDraft(kind, run, at_us, data)
-    return EventDraft(
-        kind,
-        run,
-        at_us,
-        data,
-        node=opened.node,
-        agent=opened.agent,
-        step=opened.step,
-        task=opened.task,
-        causes=(opened.seq,),
-    )
-
-
-def _events(tx: Tx, run: str, kind: str) -> Iterator[Event]:
-    after = 0
-    while page := tx.ledger.read(run=run, after=after, limit=_PAGE, kinds=(kind,)):
-        yield from page
-        after = page[-1].seq

@@ -41,7 +41,11 @@ class Waiting:
 
 @dataclass(slots=True)
 class Passage:
-    """What one call gathers on its way; lives for one call and is seen by the stages alone."""
+    """What one call gathers on its way; lives for one call and is seen by the stages alone.
+
+    Attributes:
+        edited: `checked` holds what a person put in the place of the agent's arguments.
+    """
 
     actor: Actor
     id: str
@@ -53,6 +57,7 @@ class Passage:
     checked: arguments.Checked | None = None
     row: EffectRow | None = None
     gate: GateRow | None = None
+    edited: bool = False
     attempt: int = 1
     seq: int = 0
     started_us: int = 0

@@ -9,25 +9,26 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
 from midwatch.containment import grants
 from midwatch.engine.context import Segment
+from midwatch.engine.gating import Gating
+from midwatch.engine.helping import reconcile
 from midwatch.engine.passage import Answered, Passage, Waiting, draft, known
+from midwatch.engine.record import Record
 from midwatch.errors import BoundReached, Divergence, FenceLost, GateNotUsable, MidwatchError, RunHalted, StoreError
-from midwatch.gates import rules
-from midwatch.gates.binding import bind, new_nonce
 from midwatch.governor import scopes
 from midwatch.governor.watch import HEARTBEAT
 from midwatch.records.call import Actor
-from midwatch.records.decision import Ask, Denied
+from midwatch.records.decision import Denied
 from midwatch.records.effect import EffectRow
-from midwatch.records.envelope import Code, Envelope, ErrorBody
-from midwatch.records.gate import GateRow
+from midwatch.records.envelope import Envelope
 from midwatch.store.port import Tx
 from midwatch.tools import arguments, envelope, perform
+from midwatch.tools.builtin.gates import REQUEST_HUMAN
 
 __all__ = ["Pipeline"]
 
@@ -39,6 +40,8 @@ class Pipeline:
 
     def __init__(self, segment: Segment) -> None:
         self._seg = segment
+        self._record = Record(segment)
+        self._gating = Gating(segment, self._record)
 
     async def tool(
         self, actor: Actor, call_id: str, name: str, raw: str, causes: tuple[int, ...]
@@ -53,11 +56,11 @@ class Pipeline:
         passage = Passage(actor, call_id, name, raw, causes)
         stop = (
             self._contract(passage)
-            or self._journalled(passage)
+            or await self._journalled(passage)
             or self._provenance(passage)
             or self._containment(passage)
             or self._governor(passage)
-            or self._gates(passage)
+            or await self._gating.decide(passage)
         )
         if stop is not None:
             return stop
@@ -73,26 +76,27 @@ class Pipeline:
         tool = self._seg.registry.get(p.name) if p.name in self._seg.registry.names() else None
         if p.actor.role == "ceo":
             p.mark("contract", "deny", reason="a ceo has no tools")
-            return self._refuse(
+            return self._record.refuse(
                 p, "denied", "a ceo only plans and delegates", hint="name an agent in `dispatches` instead"
             )
         if tool is None or not any(fnmatchcase(tool.contract.name, glob) for glob in spec.tools):
             p.mark("contract", "deny", reason="unknown tool")
-            return self._refuse(
+            return self._record.refuse(
                 p, "unknown_tool", "you have no tool of that name", hint="use only tools you were offered"
             )
         scrubbed, found = self._seg.scrub.text(p.raw)
-        checked = arguments.check(tool, scrubbed)
+        edited = self._gating.edited(p)
+        checked = arguments.check(tool, scrubbed if edited is None else edited)
         p.tool = tool
         if isinstance(checked, Envelope):
             p.mark("contract", "deny", reason="arguments")
             error = checked.error
-            return self._refuse(p, "invalid_arguments", "the arguments do not fit", base=error)
-        p.checked = checked
-        p.mark("contract", "pass", credentials=len(found), recovered=checked.signal)
+            return self._record.refuse(p, "invalid_arguments", "the arguments do not fit", base=error)
+        p.checked, p.edited = checked, edited is not None
+        p.mark("contract", "pass", credentials=len(found), recovered=checked.signal, edited=p.edited)
         return None
 
-    def _journalled(self, p: Passage) -> Answered | Waiting | None:
+    async def _journalled(self, p: Passage) -> Answered | Waiting | None:
         """Answer from the journal what was already done; the same place with other arguments stops the run."""
         tool, checked = known(p)
         row = self._seg.store.read(lambda tx: tx.effects.get(p.effect))
@@ -111,12 +115,43 @@ class Pipeline:
             return Answered(Envelope.from_json(orjson.loads(body)), row.finished_seq or row.intent_seq)
         if row.status == "not_done":
             p.mark("journal", "deny", reason="a person says it was not done")
-            return self._refuse(p, "in_doubt", "this did not happen", hint="propose it again if it is still needed")
+            return self._record.refuse(
+                p, "in_doubt", "this did not happen", hint="propose it again if it is still needed"
+            )
         repeatable = tool.contract.effect in REPEATABLE or tool.contract.idempotent or row.status == "retry"
         if not repeatable:
-            return Waiting(in_doubt=row.id)
+            return await self._reconciled(p, row)
         p.attempt = row.attempt + 1
         return None
+
+    async def _reconciled(self, p: Passage, row: EffectRow) -> Answered | Waiting | None:
+        """Let the tool's own reconciler say what became of an effect in doubt; where it cannot, a person must."""
+        tool, checked = known(p)
+        word, value = await reconcile(self._gating.place(p), tool, checked.arguments)
+        if word == "unknown":
+            return Waiting(in_doubt=row.id)
+        seg, now = self._seg, self._seg.clock()
+        performed = perform.Performed(value=value, error=None, detail=None, duration_us=0)
+
+        def work(tx: Tx) -> Answered | None:
+            tx.fences.check(p.actor.run, p.actor.epoch)
+            blob, sealed = None, None
+            if word == "done":
+                sealed = envelope.seal(
+                    tool, checked, self._scrubbed(performed), effect_id=row.id, put_blob=tx.blobs.put, ms=0
+                )
+                blob = tx.blobs.put(orjson.dumps(sealed.to_json()))
+            by = f"reconciler:{tool.contract.reconcile}"
+            data = {"effect": row.id, "tool": row.tool, "word": word, "by": by, "result_blob": blob}
+            seq = tx.ledger.append(draft("effect.resolved", p.actor, now, data, causes=(row.intent_seq,)))
+            status = "done" if word == "done" else "retry"
+            tx.effects.resolve(row.id, status=status, result=blob, by=by, at_us=now, seq=seq)
+            return None if sealed is None else Answered(sealed, seq)
+
+        answered = await seg.durable(work)
+        if answered is None:
+            p.attempt = row.attempt + 1
+        return answered
 
     # 2 provenance
     def _provenance(self, p: Passage) -> Answered | None:
@@ -131,7 +166,7 @@ class Pipeline:
         )
         if isinstance(verdict, Denied):
             p.mark("containment", "deny", by=verdict.by, reason=verdict.reason)
-            return self._refuse(p, "denied", verdict.reason, hint=verdict.hint)
+            return self._record.refuse(p, "denied", verdict.reason, hint=verdict.hint)
         p.mark("containment", "pass", by=verdict.by)
         return None
 
@@ -148,7 +183,7 @@ class Pipeline:
             )
         except BoundReached as error:
             p.mark("governor", "stop", scope=error.scope, unit=error.unit)
-            answer = self._refuse(
+            answer = self._record.refuse(
                 p, "bound_reached", f"the {error.unit} bound is reached", hint="finish with what you have"
             )
             if not scopes.is_agent_scope(error.scope):
@@ -177,88 +212,6 @@ class Pipeline:
                 RunHalted("the governor gives no sign of life, so no effect may begin; `midwatch resume` starts one")
             )
 
-    # 5 gates
-    def _gates(self, p: Passage) -> Answered | Waiting | None:
-        tool, checked = known(p)
-        verdict = rules.decide(
-            self._seg.fleet.gates, contract=tool.contract, agent=p.actor.agent, arguments=checked.arguments
-        )
-        if not isinstance(verdict, Ask):
-            p.mark("gates", "pass", by=verdict.by)
-            return None
-        now = self._seg.clock()
-        gate = self._seg.store.read(lambda tx: tx.gates.get(p.effect))
-        again = gate is not None and gate.status == "used" and p.attempt > 1
-        if gate is None or again:
-            return self._open_gate(p, verdict, again=again)
-        if gate.status == "open" and now <= gate.expires_us:
-            self._release(p)
-            return Waiting(gate=gate.id)
-        if gate.status == "approved" and now <= gate.expires_us and gate.digest == self._binding(p, gate):
-            p.gate = gate
-            p.mark("gates", "pass", by=verdict.by, gate=gate.id, answered_by=gate.answered_by)
-            return None
-        self._release(p)
-        p.mark("gates", "deny", by=verdict.by, gate=gate.id)
-        reason = "a person said no" if gate.status == "denied" else "no valid yes was given in time"
-        return self._refuse(p, "denied", reason, hint="do not propose the same action again")
-
-    def _open_gate(self, p: Passage, verdict: Ask, *, again: bool) -> Waiting:
-        """Ask a person; a yes that was used by an attempt whose outcome is unknown does not count twice."""
-        tool, checked = known(p)
-        now = self._seg.clock()
-        card = {
-            "action": tool.contract.name,
-            "does": tool.contract.description,
-            "effect": tool.contract.effect,
-            "arguments": checked.arguments,
-            "agent": p.actor.agent,
-            "node": p.actor.node,
-            "reversible": tool.contract.reversible,
-            "reason": verdict.reason,
-            "causes": list(p.causes),
-        }
-        p.mark("gates", "ask", by=verdict.by, who=verdict.who)
-
-        def work(tx: Tx) -> None:
-            cause = self._propose(tx, p, now)
-            row = GateRow(
-                id=p.effect,
-                run=p.actor.run,
-                agent=p.actor.agent,
-                tool=tool.contract.name,
-                digest="",
-                nonce=new_nonce(),
-                policy_digest=self._seg.fleet.policy_digest,
-                who=verdict.who,
-                reason=verdict.reason,
-                card=tx.blobs.put(orjson.dumps(card)),
-                status="open",
-                opened_us=now,
-                expires_us=now + verdict.expires_us,
-            )
-            bound = replace(row, digest=self._binding(p, row))
-            opened = tx.gates.reopen(bound) if again else tx.gates.open(bound)
-            data = {"gate": opened.id, "digest": opened.digest, "who": opened.who, "card_blob": opened.card}
-            tx.ledger.append(draft("gate.opened", p.actor, now, data, causes=(cause,)))
-            tx.budgets.release(p.reservation)
-
-        self._seg.write(work)
-        return Waiting(gate=p.effect)
-
-    def _binding(self, p: Passage, gate: GateRow) -> str:
-        tool, checked = known(p)
-        return bind(
-            tool=tool.contract.name,
-            tool_digest=tool.contract.digest,
-            args_digest=checked.args_digest,
-            agent=p.actor.agent,
-            run=p.actor.run,
-            policy_digest=self._seg.fleet.policy_digest,
-            expires_us=gate.expires_us,
-            nonce=gate.nonce,
-        )
-
     # 6 journal
     async def _journal(self, p: Passage) -> Answered | None:
         """One durable transaction: fence, halt, gate, reservation, intent."""
@@ -270,9 +223,9 @@ class Pipeline:
             halt = tx.runs.halt(p.actor.run)
             if halt is not None:
                 raise RunHalted(f"this run was stopped by `{halt.by}`: {halt.reason}")
-            cause = self._propose(tx, p, now)
+            cause = self._record.propose(tx, p, now)
             if p.gate is not None:
-                tx.gates.consume(p.gate.id, digest=self._binding(p, p.gate), at_us=now)
+                tx.gates.consume(p.gate.id, digest=self._gating.binding(p, p.gate), at_us=now)
                 tx.ledger.append(
                     draft("gate.used", p.actor, now, {"gate": p.gate.id, "digest": p.gate.digest}, (cause,))
                 )
@@ -313,9 +266,9 @@ class Pipeline:
         try:
             p.row, p.seq = await seg.durable(work)
         except GateNotUsable as error:
-            self._release(p)
+            self._record.release(p)
             p.mark("journal", "deny", reason="gate")
-            return self._refuse(p, "denied", str(error))
+            return self._record.refuse(p, "denied", str(error))
         except (FenceLost, RunHalted, Divergence, StoreError) as error:
             raise seg.stop(error) from error
         return None
@@ -335,7 +288,19 @@ class Pipeline:
         p.started_us = seg.clock()
         if checked.cursor is not None:
             return perform.Performed(value=None, error=None, detail=None, duration_us=0)
+        if tool.contract.name == REQUEST_HUMAN:
+            return self._said(p)
         return await perform.perform(tool, checked, context=context, sandbox=seg.sandbox)
+
+    def _said(self, p: Passage) -> perform.Performed:
+        """Give what a person answered to a question; the gate that was just used holds it."""
+
+        def work(tx: Tx) -> Any:
+            gate = tx.gates.get(p.effect)
+            body = None if gate is None or gate.answer is None else tx.blobs.get(gate.answer)
+            return None if body is None else orjson.loads(body)
+
+        return perform.Performed(value=self._seg.store.read(work), error=None, detail=None, duration_us=0)
 
     # 8 envelope, 9 effects, 10 settle
     async def _settle(self, p: Passage, performed: perform.Performed) -> Answered:
@@ -357,6 +322,10 @@ class Pipeline:
             else:
                 sealed = envelope.seal(
                     tool, checked, self._scrubbed(performed), effect_id=p.effect, put_blob=tx.blobs.put, ms=ms
+                )
+            if p.edited:
+                sealed = replace(
+                    sealed, meta={**sealed.meta, "edited": "a person changed the arguments before they said yes"}
                 )
             blob = tx.blobs.put(orjson.dumps(sealed.to_json()))
             data = {
@@ -399,38 +368,3 @@ class Pipeline:
                 if body is not None and f"b:{digest}" in orjson.loads(body)["refs"]:
                     return True
         return False
-
-    def _release(self, p: Passage) -> None:
-        self._seg.write(lambda tx: tx.budgets.release(p.reservation))
-
-    def _propose(self, tx: Tx, p: Passage, now: int) -> int:
-        """Append `proposed` and `decided`; returns the latter's number."""
-        raw = tx.blobs.put(self._seg.scrub.text(p.raw)[0].encode())
-        proposed = tx.ledger.append(
-            draft("proposed", p.actor, now, {"call": p.id, "tool": p.name, "arguments_blob": raw}, causes=p.causes)
-        )
-        stages = [mark.to_json() for mark in p.marks]
-        return tx.ledger.append(
-            draft("decided", p.actor, now, {"call": p.id, "tool": p.name, "stages": stages}, causes=(proposed,))
-        )
-
-    def _refuse(
-        self, p: Passage, code: Code, message: str, *, hint: str | None = None, base: ErrorBody | None = None
-    ) -> Answered:
-        """Answer with an error envelope and record it; nothing was done."""
-        error = replace(base, code=code) if base is not None else ErrorBody(code, message, hint=hint)
-        answer = Envelope(ok=False, error=error, meta={"tool": p.name[:100]})
-        now = self._seg.clock()
-
-        def work(tx: Tx) -> int:
-            cause = self._propose(tx, p, now)
-            data = {
-                "call": p.id,
-                "tool": p.name[:100],
-                "ok": False,
-                "code": code,
-                "result_blob": tx.blobs.put(orjson.dumps(answer.to_json())),
-            }
-            return tx.ledger.append(draft("finished", p.actor, now, data, causes=(cause,)))
-
-        return Answered(answer, self._seg.write(work))

@@ -1,57 +1,150 @@
-"""Rules: which actions wait for a person.
+"""Rules: which actions wait for a person, and on which terms.
 
-In:   the fleet's gate rules, a tool's contract, an agent, parsed arguments.
-Out:  `Ask` for the first rule that applies, else `Allowed`.
-May import: config, records, tools. Must not know: whether the question was answered already.
-Why a floor of its own: a tool whose effect class nobody declared counts as the worst, and with no rule for that class at all it
-asks an operator rather than nobody.
+In:   a fleet's rules, review and environment; a tool's contract, an agent, parsed arguments; the time.
+Out:  `Ask` with the terms of every rule that applies, else `Allowed`.
+May import: config, records, tools, `floor`. Must not know: whether the question was answered already, who people are.
+
+Effect class, role and environment come first; words are a floor below them:
+
+    every rule that applies    adds a need; all needs must be met, the shortest time-out holds
+    no rule applied, and …     … the effect class is undeclared, so it counts as the worst: the floor asks
+                               … the call writes or carries a command, and speaks of deploying, production, databases,
+                                 billing, deleting or one of the fleet's own words, however disguised: the floor asks
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Final
 
-import orjson
-
+from midwatch.config.fleet import Fleet
 from midwatch.config.specs import GateRule, GateWhen
+from midwatch.gates import floor
+from midwatch.gates.canonical import readings
 from midwatch.records.decision import Allowed, Ask
+from midwatch.records.gate import Escalate, Need, Terms
 from midwatch.tools.contract import ToolContract
 
-__all__ = ["FLOOR_TIMEOUT_US", "decide"]
+__all__ = ["decide"]
 
-FLOOR_TIMEOUT_US = 900_000_000
+_HARMLESS: Final = ("pure", "read")
 
 
 def decide(
-    rules: Sequence[GateRule], *, contract: ToolContract, agent: str, arguments: Mapping[str, Any]
+    fleet: Fleet, *, contract: ToolContract, agent: str, arguments: Mapping[str, Any], at_us: int
 ) -> Allowed | Ask:
     """Say whether a person must decide.
 
     Returns:
-        `Ask` with `by="gates[0]"`, or `by="floor"` where an undeclared effect class met no rule.
-        `expires_us` is a duration here; the engine adds its clock.
+        `Ask` with `by="gates[0]"` (the first rule that applies) or `by="floor"`. `expires_us` is a duration here; the engine
+        adds its clock. Times in the terms are absolute.
     """
-    for place, rule in enumerate(rules):
-        if _applies(rule.when, contract, agent, arguments):
-            reason = f"`{contract.name}` is {contract.effect} and needs a yes of `{rule.ask}`"
-            return Ask(reason, by=f"gates[{place}]", who=rule.ask, expires_us=rule.timeout_us)
+    found = [
+        (place, rule)
+        for place, rule in enumerate(fleet.gates)
+        if _applies(fleet, rule.when, contract, agent, arguments)
+    ]
+    if found:
+        needs = tuple(_need(place, rule, at_us) for place, rule in found)
+        channels = tuple(dict.fromkeys(name for _, rule in found for name in rule.channels))
+        asked = ", ".join(f"`{need.who}`" for need in needs)
+        reason = f"`{contract.name}` is {contract.effect} and needs a yes of {asked}"
+        timeout = min(rule.timeout_us for _, rule in found)
+        return Ask(reason, by=needs[0].by, who=needs[0].who, expires_us=timeout, terms=Terms(needs, channels))
+    why = _floor(fleet, contract, arguments)
+    if why is None:
+        return Allowed("gates")
+    review = fleet.review
+    terms = Terms((Need("floor", review.ask),))
+    return Ask(why, by="floor", who=review.ask, expires_us=review.timeout_us, terms=terms)
+
+
+def _need(place: int, rule: GateRule, at_us: int) -> Need:
+    later = None if rule.escalate is None else Escalate(at_us + rule.escalate.after_us, rule.escalate.to)
+    return Need(f"gates[{place}]", rule.ask, rule.quorum, rule.four_eyes, later)
+
+
+def _floor(fleet: Fleet, contract: ToolContract, arguments: Mapping[str, Any]) -> str | None:
     if "effect" in contract.undeclared:
-        reason = f"`{contract.name}` declares no effect class, so it counts as the worst"
-        return Ask(reason, by="floor", who="operator", expires_us=FLOOR_TIMEOUT_US)
-    return Allowed("gates")
+        return f"`{contract.name}` declares no effect class, so it counts as the worst"
+    if contract.effect in _HARMLESS and not any(arg.role == "command" for arg in contract.args):
+        return None
+    hits = floor.read(contract.name, arguments, _roles(contract), fleet.review.keywords)
+    if not hits:
+        return None
+    named = dict.fromkeys(f"`{hit.word}` ({hit.reading} in {_place(hit.argument)})" for hit in hits)
+    return f"`{contract.name}` is about {', '.join(list(named)[:5])}"
 
 
-def _applies(when: GateWhen, contract: ToolContract, agent: str, arguments: Mapping[str, Any]) -> bool:
-    if when.effect and contract.effect not in when.effect:
+def _place(argument: str) -> str:
+    return f"`{argument}`" if argument else "the tool's name"
+
+
+def _roles(contract: ToolContract) -> Any:
+    def role(name: str) -> tuple[str, bool]:
+        known = contract.arg(name)
+        return known.role, known.interprets
+
+    return role
+
+
+def _applies(fleet: Fleet, when: GateWhen, contract: ToolContract, agent: str, arguments: Mapping[str, Any]) -> bool:
+    """Say whether every key that says something matches; a rule that says nothing never applies."""
+    asked = [
+        bool(outcome)
+        for says, outcome in (
+            (when.effect, contract.effect in when.effect),
+            (when.tool, _any(contract.name, when.tool)),
+            (when.agent, _any(agent, when.agent)),
+            (when.environment, bool(fleet.environment) and _any(fleet.environment, when.environment)),
+            (when.reversible is not None, (contract.reversible is not None) == when.reversible),
+            (when.cost is not None, _may_cost(contract, when.cost or 0)),
+        )
+        if says
+    ]
+    if not all(asked):
         return False
-    if when.tool and not any(fnmatchcase(contract.name, glob) for glob in when.tool):
-        return False
-    if when.agent and not any(fnmatchcase(agent, glob) for glob in when.agent):
-        return False
+    if when.role:
+        asked.append(all(_role_fits(contract, arguments, role, globs) for role, globs in when.role.items()))
     if when.keywords:
-        text = f"{contract.name} {orjson.dumps(arguments).decode()}".casefold()
-        if not any(word.casefold() in text for word in when.keywords):
-            return False
-    return bool(when.effect or when.tool or when.agent or when.keywords)
+        hits = floor.read(contract.name, arguments, _roles(contract), when.keywords)
+        wanted = {word.casefold() for word in when.keywords}
+        asked.append(any(hit.word.casefold() in wanted for hit in hits))
+    return bool(asked) and all(asked)
+
+
+def _any(name: str, globs: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, glob) for glob in globs)
+
+
+def _may_cost(contract: ToolContract, least: int) -> bool:
+    """A tool that declares no cost may cost anything, unless it only reads what the operator controls."""
+    if contract.cost is None:
+        return contract.effect not in _HARMLESS or contract.open_world
+    return contract.cost >= least
+
+
+def _role_fits(contract: ToolContract, arguments: Mapping[str, Any], role: str, globs: tuple[str, ...]) -> bool:
+    """Match every reading of every argument of that role, without case; one is enough."""
+    wanted = tuple(glob.casefold() for glob in globs)
+    for name, text in _leaves(arguments):
+        if contract.arg(name).role != role:
+            continue
+        if any(_any(reading.casefold(), wanted) for reading in (text, *readings(text).texts)):
+            return True
+    return False
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Give every text, number and truth value with the dotted name of the argument that it lies in."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _leaves(item, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _leaves(item, name)
+    elif isinstance(value, bool):
+        yield name, "true" if value else "false"
+    elif value is not None:
+        yield name, str(value)

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from midwatch.records.gate import Terms
+
 __all__ = ["Allowed", "Ask", "Denied", "Halt", "HaltKind", "StageMark", "Verdict"]
 
 
@@ -30,12 +32,17 @@ class Denied:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A person must decide. `who` names the role that may; `expires_us` microseconds from now, then the answer is no."""
+    """A person must decide. `who` names the role that may; `expires_us` microseconds from now, then the answer is no.
+
+    Attributes:
+        terms: everything that must be met; None: one yes of `who`.
+    """
 
     reason: str
     by: str
     who: str
     expires_us: int
+    terms: Terms | None = None
 
 
 Verdict = Allowed | Denied | Ask

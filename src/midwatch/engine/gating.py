@@ -1,0 +1,247 @@
+"""Gating: stage 5 of the pipeline: is a person's yes needed, is it there, and is it for this very action?
+
+In:   a passage with its tool and checked arguments. Out: nothing when it may go on, `Answered` after a no, `Waiting` else.
+May import: gates, records, store (port), `helping`, `record`. Must not know: who people are, how they are told.
+Why the target's state is read again before a yes is used: between the question and the answer the world went on
+(DESIGN.md, promise 6). What changed asks again, with a new nonce, so that no earlier word counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+import orjson
+
+from midwatch.engine.card import Circumstances, card
+from midwatch.engine.context import Segment
+from midwatch.engine.helping import HelperFailed, Place, preview_of, state_of
+from midwatch.engine.passage import Answered, Passage, Waiting, draft, known
+from midwatch.engine.record import Record
+from midwatch.gates import rules
+from midwatch.gates.binding import action_digest, bind, new_nonce
+from midwatch.records.decision import Ask
+from midwatch.records.gate import GateKind, GateRow, Need, Notice, Terms
+from midwatch.store.port import Tx
+from midwatch.tools.builtin.gates import REQUEST_HUMAN, URGENCY_US
+from midwatch.tools.perform import PerformContext
+
+__all__ = ["Gating"]
+
+_SECRET_HEX: Final = 16
+
+
+class Gating:
+    """Asks people for the passages of one segment."""
+
+    def __init__(self, segment: Segment, record: Record) -> None:
+        self._seg, self._record = segment, record
+
+    def place(self, p: Passage) -> Place:
+        """Where the helpers of a passage's tool are called, under the call's own key."""
+        seg = self._seg
+        context = PerformContext(
+            idempotency_key=p.effect,
+            run=p.actor.run,
+            agent=p.actor.agent,
+            clock=seg.clock,
+            workdir=seg.workdir,
+            limiter=seg.limiter,
+            limits=seg.fleet.sandbox.limits,
+        )
+        return Place(seg.registry, seg.sandbox, seg.scrub, context)
+
+    def edited(self, p: Passage) -> str | None:
+        """Give the arguments that a person put in the place of the agent's, as JSON text; None when nobody did."""
+
+        def work(tx: Tx) -> str | None:
+            gate = tx.gates.get(p.effect)
+            if gate is None or gate.edited_by is None or gate.status in ("denied", "expired"):
+                return None
+            body = tx.blobs.get(gate.arguments)
+            return None if body is None else body.decode()
+
+        return self._seg.store.read(work)
+
+    async def decide(self, p: Passage) -> Answered | Waiting | None:
+        """Carry out stage 5."""
+        gate = self._seg.store.read(lambda tx: tx.gates.get(p.effect))
+        verdict = self._verdict(p, gate)
+        if verdict is None:
+            return None
+        now = self._seg.clock()
+        if gate is None or (gate.status == "used" and p.attempt > 1):
+            return await self._ask(p, verdict, old=gate)
+        if gate.status == "open" and now <= gate.expires_us:
+            self._record.release(p)
+            return Waiting(gate=gate.id)
+        if gate.status == "approved" and now <= gate.expires_us:
+            return await self._use(p, verdict, gate)
+        self._record.release(p)
+        p.mark("gates", "deny", by=verdict.by, gate=gate.id)
+        reason = "a person said no" if gate.status == "denied" else "no valid yes was given in time"
+        return self._record.refuse(p, "denied", reason, hint="do not propose the same action again")
+
+    def binding(self, p: Passage, gate: GateRow) -> str:
+        """Recompute the digest of one asking from what is about to run."""
+        return bind(
+            action=self._action(p),
+            run=p.actor.run,
+            precondition=gate.precondition,
+            expires_us=gate.expires_us,
+            nonce=gate.nonce,
+        )
+
+    def _verdict(self, p: Passage, gate: GateRow | None) -> Ask | None:
+        tool, checked = known(p)
+        now = self._seg.clock()
+        if tool.contract.name == REQUEST_HUMAN:
+            who = self._seg.fleet.review.ask
+            asked = str(checked.arguments.get("question", ""))
+            wait = URGENCY_US[checked.arguments.get("urgency", "normal")]
+            return Ask(asked, by="request_human", who=who, expires_us=wait, terms=Terms((Need("request_human", who),)))
+        verdict = rules.decide(
+            self._seg.fleet,
+            contract=tool.contract,
+            agent=p.actor.agent,
+            arguments=checked.arguments,
+            at_us=now,
+        )
+        if isinstance(verdict, Ask):
+            return verdict
+        if gate is not None and gate.edited_by is not None:  # an edit does not talk a gate away
+            left = max(1, gate.expires_us - now)
+            return Ask(gate.reason, by="edited", who=gate.who, expires_us=left, terms=gate.asks)
+        p.mark("gates", "pass", by=verdict.by)
+        return None
+
+    async def _use(self, p: Passage, verdict: Ask, gate: GateRow) -> Answered | Waiting | None:
+        """Let an approved action pass if it is the one that was approved, on the target as it was; else ask again."""
+        tool, checked = known(p)
+        try:
+            state = await state_of(self.place(p), tool, checked.arguments)
+        except HelperFailed as failed:
+            return self._unreadable(p, verdict, failed)
+        if state == gate.precondition and gate.digest == self.binding(p, gate):
+            p.gate = gate
+            p.mark("gates", "pass", by=verdict.by, gate=gate.id, answered_by=gate.answered_by)
+            return None
+        changed = "the target changed since" if state != gate.precondition else "the tool or the policy changed since"
+        return await self._ask(p, replace(verdict, reason=f"{verdict.reason}; asked again: {changed}"), old=gate)
+
+    def _unreadable(self, p: Passage, verdict: Ask, failed: HelperFailed) -> Answered:
+        self._record.release(p)
+        p.mark("gates", "deny", by=verdict.by, reason=str(failed))
+        message = "the target's state cannot be read, so nobody can be asked about it"
+        return self._record.refuse(p, "unavailable", message, hint="try again later")
+
+    async def _ask(self, p: Passage, verdict: Ask, *, old: GateRow | None) -> Answered | Waiting:
+        """Open the gate; an old one of the same place is replaced, and what was said to it does not count again."""
+        tool, checked = known(p)
+        try:
+            state = await state_of(self.place(p), tool, checked.arguments)
+        except HelperFailed as failed:
+            return self._unreadable(p, verdict, failed)
+        preview = await preview_of(self.place(p), tool, checked.arguments)
+        now = self._seg.clock()
+        p.mark("gates", "ask", by=verdict.by, who=verdict.who)
+
+        def work(tx: Tx) -> None:
+            cause = self._record.propose(tx, p, now)
+            shown = self._card(tx, p, verdict, preview)
+            row = self._row(tx, p, verdict, shown=shown, state=state, now=now)
+            if old is None:
+                opened = tx.gates.open(row)
+            elif old.status in ("open", "approved"):
+                opened = tx.gates.amend(replace(row, edited_by=old.edited_by))
+            else:
+                opened = tx.gates.reopen(replace(row, edited_by=old.edited_by))
+            data = {"gate": opened.id, "digest": opened.digest, "who": opened.who, "card_blob": opened.card}
+            tx.ledger.append(draft("gate.opened", p.actor, now, data, causes=(cause,)))
+            self._tell(tx, opened, now)
+            self._canary(tx, p, opened, shown, now)
+            tx.budgets.release(p.reservation)
+
+        self._seg.write(work)
+        return Waiting(gate=p.effect)
+
+    def _row(self, tx: Tx, p: Passage, verdict: Ask, *, shown: Mapping[str, Any], state: str, now: int) -> GateRow:
+        tool, checked = known(p)
+        run = tx.runs.get(p.actor.run)
+        kind: GateKind = "question" if tool.contract.name == REQUEST_HUMAN else "action"
+        row = GateRow(
+            id=p.effect,
+            run=p.actor.run,
+            agent=p.actor.agent,
+            tool=tool.contract.name,
+            digest="",
+            nonce=new_nonce(),
+            policy_digest=self._seg.fleet.policy_digest,
+            who=verdict.who,
+            reason=verdict.reason,
+            card=tx.blobs.put(orjson.dumps(shown)),
+            status="open",
+            opened_us=now,
+            expires_us=now + verdict.expires_us,
+            kind=kind,
+            action=self._action(p),
+            arguments=tx.blobs.put(checked.canonical),
+            asked_by="" if run is None else run.asked_by,
+            precondition=state,
+            terms=(verdict.terms or Terms((Need(verdict.by, verdict.who),))).to_text(),
+        )
+        return replace(row, digest=self.binding(p, row))
+
+    def _card(self, tx: Tx, p: Passage, verdict: Ask, preview: str | None) -> dict[str, Any]:
+        tool, checked = known(p)
+        actor, environment = p.actor, self._seg.fleet.environment
+        about = Circumstances(actor.run, actor.agent, actor.node, environment, verdict.reason, preview, p.causes)
+        return card(tx, tool.contract, checked.arguments, about)
+
+    def _action(self, p: Passage) -> str:
+        tool, checked = known(p)
+        return action_digest(
+            tool=tool.contract.name,
+            tool_digest=tool.contract.digest,
+            args_digest=checked.args_digest,
+            agent=p.actor.agent,
+            policy_digest=self._seg.fleet.policy_digest,
+        )
+
+    def _tell(self, tx: Tx, gate: GateRow, now: int) -> None:
+        for channel in gate.asks.channels:
+            name = f"{gate.id}:{gate.nonce}:{channel}:opened"
+            tx.notices.add(Notice(name, gate.id, gate.nonce, channel, "opened", created_us=now, next_us=now))
+
+    def _canary(self, tx: Tx, p: Passage, gate: GateRow, shown: Mapping[str, Any], now: int) -> None:
+        """Now and then ask also about an action that nobody proposed and that must be denied; a yes does nothing but tell."""
+        every = self._seg.fleet.review.canary
+        if not every or gate.kind != "action" or int(gate.nonce, 16) % every:
+            return
+        tool, checked = known(p)
+        made_up = {
+            name: "*" if isinstance(value, str) and tool.contract.arg(name).role in ("target", "command") else value
+            for name, value in checked.arguments.items()
+        }
+        nonce = new_nonce()
+        name = hashlib.sha256(f"canary\x1f{gate.id}\x1f{gate.nonce}".encode()).hexdigest()[:_SECRET_HEX]
+        false = {**shown, "arguments": made_up, "preview": None, "origins": []}
+        blob = tx.blobs.put(orjson.dumps(made_up, option=orjson.OPT_SORT_KEYS))
+        digest = hashlib.sha256(f"canary\x1f{nonce}".encode()).hexdigest()
+        row = replace(
+            gate,
+            id=name,
+            kind="canary",
+            nonce=nonce,
+            digest=digest,
+            action=digest,
+            arguments=blob,
+            card=tx.blobs.put(orjson.dumps(false)),
+            precondition="",
+        )
+        tx.gates.open(row)
+        data = {"gate": name, "digest": digest, "who": row.who, "card_blob": row.card}
+        tx.ledger.append(draft("gate.opened", p.actor, now, data))
+        self._tell(tx, row, now)

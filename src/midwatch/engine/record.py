@@ -1,0 +1,61 @@
+"""Record: what every stage of a passage writes down: the proposal with its marks, a refusal, a hold given back.
+
+In:   a passage. Out: ledger events; `Answered` for a refusal.
+May import: records, store (port). Must not know: what a stage decides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import orjson
+
+from midwatch.engine.context import Segment
+from midwatch.engine.passage import Answered, Passage, draft
+from midwatch.records.envelope import Code, Envelope, ErrorBody
+from midwatch.store.port import Tx
+
+__all__ = ["Record"]
+
+
+class Record:
+    """Writes for the passages of one segment."""
+
+    def __init__(self, segment: Segment) -> None:
+        self._seg = segment
+
+    def propose(self, tx: Tx, p: Passage, now: int) -> int:
+        """Append `proposed` and `decided`; returns the latter's number."""
+        raw = tx.blobs.put(self._seg.scrub.text(p.raw)[0].encode())
+        proposed = tx.ledger.append(
+            draft("proposed", p.actor, now, {"call": p.id, "tool": p.name, "arguments_blob": raw}, causes=p.causes)
+        )
+        stages = [mark.to_json() for mark in p.marks]
+        return tx.ledger.append(
+            draft("decided", p.actor, now, {"call": p.id, "tool": p.name, "stages": stages}, causes=(proposed,))
+        )
+
+    def refuse(
+        self, p: Passage, code: Code, message: str, *, hint: str | None = None, base: ErrorBody | None = None
+    ) -> Answered:
+        """Answer with an error envelope and record it; nothing was done."""
+        error = replace(base, code=code) if base is not None else ErrorBody(code, message, hint=hint)
+        answer = Envelope(ok=False, error=error, meta={"tool": p.name[:100]})
+        now = self._seg.clock()
+
+        def work(tx: Tx) -> int:
+            cause = self.propose(tx, p, now)
+            data = {
+                "call": p.id,
+                "tool": p.name[:100],
+                "ok": False,
+                "code": code,
+                "result_blob": tx.blobs.put(orjson.dumps(answer.to_json())),
+            }
+            return tx.ledger.append(draft("finished", p.actor, now, data, causes=(cause,)))
+
+        return Answered(answer, self._seg.write(work))
+
+    def release(self, p: Passage) -> None:
+        """Give back what a passage held that goes no further now."""
+        self._seg.write(lambda tx: tx.budgets.release(p.reservation))

@@ -1,0 +1,218 @@
+"""Undo: takes back what a run did, newest first, as far as its tools say how; and says what stays.
+
+In:   a run that nobody works on, who orders it. Out: one line an effect.
+May import: tools, records, store (port), `helping`'s place. Must not know: the graph.
+Why the order of a person is enough: undoing is not an agent's proposal. It takes the role operator, is journalled like every other
+effect (a cut undo is in doubt, never silently repeated), and nothing but the named compensation with the call's own values runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import orjson
+
+from midwatch.engine.helping import Place
+from midwatch.engine.identity import require
+from midwatch.errors import NotFound, UsageProblem
+from midwatch.gates.review import Speaker
+from midwatch.records.effect import EffectRow, effect_id
+from midwatch.records.envelope import Envelope
+from midwatch.records.event import EventDraft
+from midwatch.store.port import Store, Tx
+from midwatch.tools import arguments, envelope, helpers, perform
+from midwatch.tools.decorate import Tool
+
+__all__ = ["Undone", "plan", "undo"]
+
+_HARMLESS = ("pure", "read")
+_TASK = "undo"
+
+Outcome = Literal["undone", "planned", "already", "cannot", "changed", "failed", "in_doubt"]
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """What became of one effect.
+
+    Attributes:
+        outcome: `cannot`: the tool names nothing that undoes it. `changed`: the tool is another one than it was. `in_doubt`: the
+            effect itself, or its undoing, has an unknown outcome: look, then `midwatch resolve`.
+        by: tool that undid it, or would.
+    """
+
+    effect: str
+    tool: str
+    outcome: Outcome
+    by: str | None = None
+    detail: str = ""
+
+
+def plan(store: Store, run: str, place: Place) -> list[Undone]:
+    """Say what `undo` would do; nothing is changed.
+
+    Raises:
+        NotFound: no such run.
+    """
+    return [_judge(store, row, place)[0] for row in _effects(store, run)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What holds for every compensation of one undo."""
+
+    store: Store
+    place: Place
+    epoch: int
+    speaker: Speaker
+    at_us: int
+
+
+async def undo(store: Store, run: str, place: Place, *, epoch: int, speaker: Speaker, at_us: int) -> Sequence[Undone]:
+    """Undo a run's effects in reverse order; the first failure or doubt ends it, since what came before may build on it.
+
+    Args:
+        place: its context's key is replaced by each compensation's own. epoch: fence of the run, taken by the caller.
+
+    Raises:
+        Denied: it takes an operator. NotFound: no such run. StoreError: nothing more was undone.
+    """
+    require(speaker, "operator", "undo what a run did")
+    order = _Order(store, place, epoch, speaker, at_us)
+    told: list[Undone] = []
+    for row in _effects(store, run):
+        found, tool, values = _judge(store, row, place)
+        if found.outcome == "planned" and tool is not None:
+            found = await _carry_out(order, row, tool, values)
+        told.append(found)
+        if found.outcome in ("failed", "in_doubt"):
+            break
+    return told
+
+
+def _effects(store: Store, run: str) -> list[EffectRow]:
+    def work(tx: Tx) -> list[EffectRow]:
+        if tx.runs.get(run) is None:
+            raise NotFound(f"no run `{run}` in this home; `midwatch runs ls` lists them")
+        rows = tx.effects.list(run, statuses=("done", "started"))
+        return [row for row in rows if row.kind == "tool" and row.effect not in _HARMLESS and row.task != _TASK]
+
+    return sorted(store.read(work), key=lambda row: row.finished_seq or row.intent_seq, reverse=True)
+
+
+def _judge(store: Store, row: EffectRow, place: Place) -> tuple[Undone, Tool[..., Any] | None, Mapping[str, Any]]:
+    if row.status == "started":
+        return Undone(row.id, row.tool, "in_doubt", detail="its own outcome is unknown"), None, {}
+    result = store.read(lambda tx: _json(tx, row.result))
+    if not result.get("ok"):
+        return Undone(row.id, row.tool, "already", detail="it failed, so there is nothing to take back"), None, {}
+    if row.tool not in place.registry.names():
+        return Undone(row.id, row.tool, "changed", detail="its tool is not loaded any more"), None, {}
+    contract = place.registry.get(row.tool).contract
+    if contract.reversible is None:
+        return Undone(row.id, row.tool, "cannot", detail="the tool names nothing that undoes it"), None, {}
+    if contract.digest != row.tool_digest:
+        detail = "the tool is another one than it was; undo it by hand"
+        return Undone(row.id, row.tool, "changed", contract.reversible, detail), None, {}
+    tool = place.registry.get(contract.reversible)
+    earlier = store.read(lambda tx: tx.effects.get(_key(row, tool)))
+    if earlier is not None and earlier.status == "done":
+        ok = store.read(lambda tx: _json(tx, earlier.result)).get("ok")
+        return Undone(row.id, row.tool, "already" if ok else "failed", tool.contract.name), None, {}
+    if earlier is not None and earlier.status == "started" and not tool.contract.idempotent:
+        detail = f"its undoing was cut; `midwatch resolve {earlier.id}`"
+        return Undone(row.id, row.tool, "in_doubt", tool.contract.name, detail), None, {}
+    data = result.get("data")
+    given = store.read(lambda tx: _json(tx, row.arguments))
+    values = helpers.arguments_for(tool.contract, given, data if isinstance(data, dict) else None)
+    return Undone(row.id, row.tool, "planned", tool.contract.name), tool, values
+
+
+async def _carry_out(order: _Order, row: EffectRow, tool: Tool[..., Any], values: Mapping[str, Any]) -> Undone:
+    """Call the compensation: intent before, outcome after; one that did not answer stays in doubt."""
+    name, place = tool.contract.name, order.place
+    checked = arguments.check(tool, values)
+    if isinstance(checked, Envelope):
+        return Undone(row.id, row.tool, "failed", name, "its values do not fit the tool that undoes it")
+    key = _key(row, tool)
+    seq = order.store.write(lambda tx: _begin(tx, order, row, tool, checked), durable=True)
+    context = replace(place.context, idempotency_key=key, agent=row.agent)
+    performed = await perform.perform(tool, checked, context=context, sandbox=place.sandbox)
+    unclear = performed.error is not None and performed.error.code in ("timeout", "crashed")
+    if unclear and not tool.contract.idempotent:
+        detail = f"its undoing did not answer; look, then `midwatch resolve {key}`"
+        return Undone(row.id, row.tool, "in_doubt", name, detail)
+    clean, _ = place.scrub.value(performed.value)
+
+    def finish(tx: Tx) -> bool:
+        sealed = envelope.seal(
+            tool,
+            checked,
+            replace(performed, value=clean),
+            effect_id=key,
+            put_blob=tx.blobs.put,
+            ms=performed.duration_us // 1000,
+        )
+        blob = tx.blobs.put(orjson.dumps(sealed.to_json()))
+        data = {"effect": row.id, "by_effect": key, "tool": name, "ok": sealed.ok, "result_blob": blob}
+        event = EventDraft("effect.undone", row.run, order.at_us, data, agent=row.agent, task=_TASK, causes=(seq,))
+        tx.effects.finish(key, epoch=order.epoch, result=blob, at_us=order.at_us, seq=tx.ledger.append(event))
+        tx.runs.add_spend(row.run, {"tool_calls": 1})
+        return sealed.ok
+
+    ok = order.store.write(finish, durable=True)
+    code = performed.error.code if performed.error is not None else "it broke its own contract"
+    return Undone(row.id, row.tool, "undone" if ok else "failed", name, "" if ok else code)
+
+
+def _begin(tx: Tx, order: _Order, row: EffectRow, tool: Tool[..., Any], checked: arguments.Checked) -> int:
+    """Write the intent of a compensation; returns its event."""
+    tx.fences.check(row.run, order.epoch)
+    key, contract = _key(row, tool), tool.contract
+    old, blob = tx.effects.get(key), tx.blobs.put(checked.canonical)
+    data = {
+        "effect": key,
+        "undoes": row.id,
+        "tool": contract.name,
+        "tool_digest": contract.digest,
+        "class": contract.effect,
+        "arguments_blob": blob,
+        "by": order.speaker.name,
+    }
+    causes = (row.finished_seq or row.intent_seq,)
+    seq = tx.ledger.append(EventDraft("intent", row.run, order.at_us, data, agent=row.agent, task=_TASK, causes=causes))
+    tx.effects.begin(
+        EffectRow(
+            id=key,
+            run=row.run,
+            task=_TASK,
+            call_id=f"undo:{row.id}",
+            kind="tool",
+            tool=contract.name,
+            tool_digest=contract.digest,
+            effect=contract.effect,
+            agent=row.agent,
+            args_digest=checked.args_digest,
+            arguments=blob,
+            epoch=order.epoch,
+            attempt=1 if old is None else old.attempt + 1,
+            status="started",
+            started_us=order.at_us,
+            intent_seq=seq,
+        )
+    )
+    return seq
+
+
+def _key(row: EffectRow, tool: Tool[..., Any]) -> str:
+    return effect_id(row.run, _TASK, f"undo:{row.id}", tool.contract.name)
+
+
+def _json(tx: Tx, digest: str | None) -> dict[str, Any]:
+    body = None if digest is None else tx.blobs.get(digest)
+    if body is None:
+        raise UsageProblem("a body that this needs is missing from the store; `midwatch verify` says what else is")
+    value: dict[str, Any] = orjson.loads(body)
+    return value
