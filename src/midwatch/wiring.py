@@ -32,6 +32,7 @@ from midwatch.store.sqlite import SqliteStore
 if TYPE_CHECKING:
     from midwatch.engine.context import RouteRuntime
     from midwatch.engine.kernel import Kernel
+    from midwatch.gates.review import Speaker
 
 __all__ = ["check_fleet", "clock", "home_path", "load_fleet", "open", "open_store"]
 
@@ -210,6 +211,8 @@ def open(
     on_event: Callable[[Event], None] | None = None,
     environ: Mapping[str, str] | None = None,
     workdir: Path | None = None,
+    token: str | None = None,
+    channel: str = "python",
 ) -> Iterator[Kernel]:
     """Open a kernel for one fleet; everything it started is stopped when the block ends.
 
@@ -218,8 +221,11 @@ def open(
         home: where state lives; see the module's head.
         on_event: called with every ledger event after its commit, on the writing thread.
         workdir: what file tools may see; the current directory by default.
+        token: of whoever starts and steers runs; else `MIDWATCH_TOKEN`. Needed where the home knows people by token.
+        channel: how they speak: `cli`, `terminal`, `api`, `python`.
 
     Raises:
+        Denied: the home knows people by token, and this one is missing or unknown.
         InvalidFleet: with every problem of the fleet, its tools and its routes.
         StoreError, MissingExtra: nothing was started.
     """
@@ -254,6 +260,7 @@ def open(
             workdir=(workdir or Path.cwd()).absolute(),
             govern=lambda: _govern(store, place, fleet.governor.stale_after_us),
             start_info=info or _start_info(fleet),
+            speaker=_speaker(store, token, env, channel),
         )
         yield Kernel(parts)
 
@@ -282,6 +289,13 @@ def _routes(stack: contextlib.ExitStack, fleet: Fleet, env: Mapping[str, str], h
             model, route_price(spec, at_us=clock()), spec.max_output, spec.retries, spec.timeout_us, spec.protocol
         )
     return made
+
+
+def _speaker(store: Store, token: str | None, env: Mapping[str, str], channel: str) -> Speaker:
+    from midwatch.engine.identity import TOKEN_VARIABLE, identify  # noqa: PLC0415 - as in `open`
+
+    user = env.get("USER") or env.get("LOGNAME") or f"uid {os.getuid()}"
+    return identify(store, token=token or env.get(TOKEN_VARIABLE), user=user, channel=channel)
 
 
 def _scrub_key(store: Store) -> bytes:

@@ -71,6 +71,7 @@ class Segment:
     Attributes:
         epoch: under which every write of this segment is fenced.
         deadline_us: when the run's wall or working bound ends, or None.
+        stamp: digests of graph and policy, kept with every checkpoint.
         pause: awaits a number of microseconds; passed in, so that tests need no clock.
     """
 
@@ -87,6 +88,7 @@ class Segment:
     workdir: Path
     governed: bool
     deadline_us: int | None = None
+    stamp: Mapping[str, str] = field(default_factory=dict)
     halt: MidwatchError | None = None
     limiter: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(16))
     writers: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(16))

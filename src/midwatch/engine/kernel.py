@@ -10,22 +10,31 @@ import asyncio
 import os
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import anyio
 import orjson
 
 from midwatch.config.fleet import Fleet
 from midwatch.config.guarantees import not_guaranteed
+from midwatch.engine import rebinding, undo
 from midwatch.engine.context import RouteRuntime, Scrub, Segment
+from midwatch.engine.editing import Edit, edit
+from midwatch.engine.helping import Place
+from midwatch.engine.identity import local, require
 from midwatch.engine.runner import LEASE_US, deadline, result_of, run_segment
+from midwatch.engine.undo import Undone
 from midwatch.errors import Divergence, MidwatchError, NotFound, NotGuaranteed, RunHalted, UsageProblem
+from midwatch.gates.review import Speaker, unmanned
 from midwatch.graph import team
 from midwatch.records.event import EventDraft
+from midwatch.records.gate import GateRow
 from midwatch.records.run import RunResult, RunRow, new_run_id
 from midwatch.sandbox.port import Sandbox
 from midwatch.store.port import Store, Tx
+from midwatch.tools.perform import PerformContext
 from midwatch.tools.registry import Registry
 
 __all__ = ["Kernel", "Parts"]
@@ -38,6 +47,7 @@ class Parts:
     Attributes:
         govern: makes sure that a governor lives outside this process, or raises; None only where the caller watches itself (tests).
         pause: awaits a number of microseconds.
+        speaker: who starts runs, and speaks where nobody else is named.
     """
 
     store: Store
@@ -51,6 +61,7 @@ class Parts:
     workdir: Path
     govern: Callable[[], None] | None = None
     start_info: str = ""
+    speaker: Speaker = field(default_factory=lambda: local("python", "python"))
 
 
 class Kernel:
@@ -78,9 +89,44 @@ class Kernel:
         """Run to the end or to a stop; see `arun`. Not for use inside a running event loop: await `arun` there."""
         return asyncio.run(self.arun(request))
 
-    def resume(self, run: str) -> RunResult:
+    def resume(self, run: str, *, accept: bool = False, reason: str = "") -> RunResult:
         """Take a stopped run up again; see `aresume`."""
-        return asyncio.run(self.aresume(run))
+        return asyncio.run(self.aresume(run, accept=accept, reason=reason))
+
+    def edit(
+        self, gate: str, arguments: Mapping[str, Any], *, speaker: Speaker | None = None, reason: str = ""
+    ) -> GateRow:
+        """Put other arguments in the place of those that wait for a yes; see `engine.editing.edit`. Not in a running loop."""
+        row = self._parts.store.read(lambda tx: tx.gates.get(gate))
+        place = self._place("" if row is None else row.run, "" if row is None else row.agent, gate)
+        wanted = Edit(gate, arguments, speaker or self._parts.speaker, reason)
+        return asyncio.run(edit(self._parts.store, self._parts.fleet, place, wanted, at_us=self._parts.clock()))
+
+    def plan_undo(self, run: str) -> list[Undone]:
+        """Say what `undo` would do, newest effect first; nothing is changed. Raises `NotFound`."""
+        return undo.plan(self._parts.store, run, self._place(run, "", ""))
+
+    def undo(self, run: str, *, speaker: Speaker | None = None) -> list[Undone]:
+        """Take back what a run did, as far as its tools say how; see `engine.undo`. Not in a running loop.
+
+        Raises:
+            NotFound: no such run. RunHeld: a live process works on it. Denied: it takes an operator.
+        """
+        parts = self._parts
+        self.plan_undo(run)
+        epoch = self._take(run)
+        try:
+            order = undo.undo(
+                parts.store,
+                run,
+                self._place(run, "", ""),
+                epoch=epoch,
+                speaker=speaker or parts.speaker,
+                at_us=parts.clock(),
+            )
+            return list(asyncio.run(order))
+        finally:
+            parts.store.write(lambda tx: tx.fences.release(run, epoch=epoch))
 
     async def arun(self, request: Any) -> RunResult:
         """Start a run on `request`, a JSON value.
@@ -91,19 +137,24 @@ class Kernel:
             StoreError: the home cannot be used; nothing was started.
         """
         self._refuse_unkept()
+        require(self._parts.speaker, "operator", "start a run")
         try:
             body = orjson.dumps(request, option=orjson.OPT_SORT_KEYS)
         except TypeError as error:
             raise UsageProblem("the input of a run must be a JSON value") from error
         return await self._segment(self._create(body))
 
-    async def aresume(self, run: str) -> RunResult:
+    async def aresume(self, run: str, *, accept: bool = False, reason: str = "") -> RunResult:
         """Go on with a run that waits, is paused or was cut; a finished one is given back as it is.
+
+        Args:
+            accept: a person lets the run go on under another fleet, policy or graph than it began with. reason: why.
 
         Raises:
             NotFound: no such run. RunHeld: another process runs it. Divergence: fleet, policy or graph have changed.
         """
         self._refuse_unkept()
+        require(self._parts.speaker, "operator", "go on with a run")
         row = self._parts.store.read(lambda tx: tx.runs.get(run))
         if row is None:
             raise NotFound(f"no run `{run}` in this home; `midwatch runs ls` lists them")
@@ -112,15 +163,20 @@ class Kernel:
         if row.status == "cancelled":
             raise RunHalted(f"run `{run[:7]}` was cancelled for good; start a new one with `midwatch run`")
         fleet = self._parts.fleet
-        mine = (fleet.digest, fleet.policy_digest, team.digest(fleet))
-        if (row.fleet_digest, row.policy_digest, row.graph_digest) != mine:
-            raise Divergence(
-                f"run `{run[:7]}` was started under another version of the fleet; put that version back, or start a new run"
-            )
+        mine = rebinding.stamp(fleet, team.digest(fleet))
+        if {"fleet": row.fleet_digest, "graph": row.graph_digest, "policy": row.policy_digest} != mine:
+            if not accept:
+                raise Divergence(
+                    f"run `{run[:7]}` was started under another version of the fleet; put that version back, "
+                    f"or let it go on with `midwatch resume {run[:7]} --under-new --reason WHY`"
+                )
+            parts = self._parts
+            row = rebinding.rebind(parts.store, row, mine, speaker=parts.speaker, reason=reason, at_us=parts.clock())
         return await self._segment(row)
 
     def _refuse_unkept(self) -> None:
         problems = not_guaranteed(self._parts.fleet)
+        problems += self._parts.store.read(lambda tx: unmanned(self._parts.fleet, tx.principals.list()))
         if problems:
             raise NotGuaranteed(problems)
 
@@ -142,6 +198,7 @@ class Kernel:
                 status="created",
                 created_us=now,
                 input=tx.blobs.put(orjson.dumps(clean)),
+                asked_by=parts.speaker.name,
             )
             tx.runs.create(row)
             data = {
@@ -161,11 +218,8 @@ class Kernel:
 
     async def _segment(self, row: RunRow) -> RunResult:
         parts = self._parts
-        owner = f"{os.getpid()}:{secrets.token_hex(4)}"
         now = parts.clock()
-        epoch = parts.store.write(
-            lambda tx: tx.fences.take(row.id, owner=owner, at_us=now, ttl_us=LEASE_US), durable=True
-        )
+        epoch = self._take(row.id)
         if parts.govern is not None:
             try:
                 parts.govern()
@@ -187,8 +241,27 @@ class Kernel:
             workdir=parts.workdir,
             governed=parts.govern is not None,
             deadline_us=deadline(row, {} if budget is None else budget.caps, now=now),
+            stamp=rebinding.stamp(parts.fleet, team.digest(parts.fleet)),
         )
         return await run_segment(segment, row, self._body(row.input))
+
+    def _take(self, run: str) -> int:
+        parts, owner = self._parts, f"{os.getpid()}:{secrets.token_hex(4)}"
+        now = parts.clock()
+        return parts.store.write(lambda tx: tx.fences.take(run, owner=owner, at_us=now, ttl_us=LEASE_US), durable=True)
+
+    def _place(self, run: str, agent: str, key: str) -> Place:
+        parts = self._parts
+        context = PerformContext(
+            idempotency_key=key,
+            run=run,
+            agent=agent,
+            clock=parts.clock,
+            workdir=parts.workdir,
+            limiter=anyio.CapacityLimiter(4),
+            limits=parts.fleet.sandbox.limits,
+        )
+        return Place(parts.registry, parts.sandbox, parts.scrub, context)
 
     def _body(self, digest: str | None) -> Any:
         if digest is None:

@@ -24,6 +24,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command
 
 from midwatch.config.specs import TeamSpec
+from midwatch.engine import rebinding
 from midwatch.engine.context import Halted, Segment
 from midwatch.engine.nodes import Nodes
 from midwatch.errors import BoundReached, FenceLost, MidwatchError, NotGuaranteed, RunHalted
@@ -90,7 +91,7 @@ async def run_segment(segment: Segment, row: RunRow, request: Any) -> RunResult:
     if not isinstance(seg.fleet.graph, TeamSpec):
         message = "only `graph: {team: …}` can be run by this version"
         raise NotGuaranteed(message)
-    saver = Saver(seg.store, run=seg.run, epoch=seg.epoch)
+    saver = Saver(seg.store, run=seg.run, epoch=seg.epoch, stamp=seg.stamp)
     graph = build(seg.fleet.graph, Nodes(seg), saver)
     stop = _Stop("interrupted", code="interrupted", message="the process was stopped; `midwatch resume` goes on")
     try:
@@ -157,6 +158,7 @@ async def _drive(seg: Segment, graph: CompiledStateGraph[Any, Any, Any, Any], re
     """Take the graph from where it stands to where it stops. Always goes on with `None`, never by `next`."""
     config: RunnableConfig = {"configurable": {"thread_id": seg.run}, "recursion_limit": RECURSION_LIMIT}
     state = await graph.aget_state(config)
+    rebinding.same_stamp(seg, (state.metadata or {}).get("midwatch"))
     entry: Any = None
     if not state.config.get("configurable", {}).get("checkpoint_id"):
         entry = {"request": request}

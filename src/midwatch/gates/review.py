@@ -1,7 +1,7 @@
 """Review: may this person answer this gate, and has enough been said?
 
 In:   a gate, what was said to it, who speaks, the time. Out: the roles an answer counts for, or why it does not; yes, no or wait.
-May import: records. Must not know: where gates and people are kept, how an answer came in.
+May import: config, records, errors. Must not know: where gates and people are kept, how an answer came in.
 
     who asked does not answer      the one who started the run, and the one who changed the arguments, where the home knows
                                    people by token; where it knows none (one person, one machine) only `four_eyes` forbids it
@@ -15,10 +15,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from midwatch.config.fleet import Fleet
+from midwatch.errors import Problem
 from midwatch.records.gate import GateAnswer, GateRow, Need
 from midwatch.records.principal import Principal
 
-__all__ = ["LOCAL", "Refused", "Speaker", "met", "roles_for"]
+__all__ = ["LOCAL", "Refused", "Speaker", "met", "roles_for", "unmanned"]
 
 LOCAL = "local:"
 """Begins the name of whoever works on the machine in a home that knows no principals."""
@@ -82,6 +84,33 @@ def met(gate: GateRow, answers: Sequence[GateAnswer]) -> bool:
     if any(answer.break_glass for answer in yes):
         return True
     return all(len({a.by for a in yes if need.who in a.roles.split(",")}) >= need.quorum for need in gate.asks.needs)
+
+
+def unmanned(fleet: Fleet, people: Sequence[Principal]) -> tuple[Problem, ...]:
+    """Find the rules that nobody could ever meet with the people of this home; a run is refused rather than left waiting.
+
+    Args:
+        people: every principal of the home; none means that whoever works on the machine is the only person.
+    """
+    able = [person for person in people if person.disabled_us is None]
+    problems = []
+    for place, rule in enumerate(fleet.gates):
+        where = fleet.where("gates", place)
+        wanted = rule.quorum + (1 if rule.four_eyes else 0)
+        if not people and wanted > 1:
+            message = f"the rule needs {wanted} people and this home knows nobody by token; `midwatch principals add` makes them"
+            problems.append(Problem(where, message, "unmanned"))
+        elif people and sum(person.has(rule.ask) for person in able) < rule.quorum:
+            message = (
+                f"fewer than {rule.quorum} people have the role `{rule.ask}`; give it with `midwatch principals set`"
+            )
+            problems.append(Problem(where, message, "unmanned"))
+    known = {person.name for person in able}
+    for name, channel in fleet.channels.items():
+        if channel.principal is not None and channel.principal not in known:
+            message = f"channel `{name}` speaks for `{channel.principal}`, whom this home does not know"
+            problems.append(Problem(fleet.where("channels", name, "principal"), message, "unmanned"))
+    return tuple(problems)
 
 
 def _in_role(need: Need, speaker: Speaker, at_us: int) -> bool:

@@ -99,6 +99,7 @@ class Saver(InlineSaver):
         on_put: more to write in the transaction of each checkpoint.
         scrub: applied to every value before it is encoded, and to nothing when None. The engine replaces credentials
             where they come in, so that model, state and ledger see the same bytes; this is for foreign graphs.
+        stamp: kept in the metadata of every checkpoint under `midwatch`: the digests of what it was made under.
 
     Errors: `FenceLost` (stop the segment), `StateRefused` (the graph's author), `StoreError` (the run stops).
     """
@@ -114,12 +115,13 @@ class Saver(InlineSaver):
         types: Iterable[type] = (),
         on_put: OnPut | None = None,
         scrub: Callable[[object], object] | None = None,
+        stamp: Mapping[str, str] | None = None,
     ) -> None:
         if (run is None) != (epoch is None):
             raise UsageProblem("a saver is fenced by both `run` and `epoch`, or by neither")
         super().__init__(serde=StrictSerializer(types))
         self._store, self._run, self._epoch = store, run, epoch
-        self._on_put, self._scrub = on_put, scrub
+        self._on_put, self._scrub, self._stamp = on_put, scrub, stamp
         self._memory = Memory()
         # Striped by line, so that their number stays bounded; two lines that share one only wait for each other.
         self._order = tuple(threading.Lock() for _ in range(_STRIPES))
@@ -212,6 +214,8 @@ class Saver(InlineSaver):
         kept: dict[str, Any] = {name: value for name, value in metadata.items() if name in _OWN or name not in conf}
         if self._run is not None:
             kept.setdefault("run_id", self._run)
+        if self._stamp is not None:
+            kept["midwatch"] = dict(self._stamp)
         try:
             encoded = orjson.dumps(kept, option=orjson.OPT_NON_STR_KEYS)
         except TypeError as error:
