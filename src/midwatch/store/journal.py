@@ -1,4 +1,4 @@
-"""Journal: effects, gates and fences: what makes an action happen at most once, by whom it may.
+"""Journal: effects and fences: what makes an action happen at most once, by whom it may.
 
 In:   rows. Out: rows; `Divergence`, `GateNotUsable`, `FenceLost`, `RunHeld`, `NotFound`, `Ambiguous`.
 May import: store.connection, records, errors. Must not know: why an effect is begun.
@@ -7,15 +7,14 @@ May import: store.connection, records, errors. Must not know: why an effect is b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, fields, replace
+from dataclasses import fields
 from typing import Any, Final
 
 from midwatch.errors import Ambiguous, Divergence, FenceLost, GateNotUsable, NotFound, RunHeld
 from midwatch.records.effect import EffectRow
-from midwatch.records.gate import GateRow, GateStatus
 from midwatch.store.connection import Connection
 
-__all__ = ["SqlEffects", "SqlFences", "SqlGates", "columns", "find_one", "marks"]
+__all__ = ["SqlEffects", "SqlFences", "columns", "find_one", "marks", "plain"]
 
 
 def columns(row: type) -> str:
@@ -26,6 +25,11 @@ def columns(row: type) -> str:
 def marks(row: type) -> str:
     """Give one `?` per field."""
     return ", ".join("?" * len(fields(row)))
+
+
+def plain(row: Any) -> tuple[Any, ...]:
+    """Give a flat record's values in the order of its fields; `astuple` would copy each of them deeply."""
+    return tuple(getattr(row, field.name) for field in fields(row))
 
 
 def find_one(sql: Connection, table: str, names: str, prefix: str, noun: str) -> tuple[Any, ...]:
@@ -47,7 +51,6 @@ def find_one(sql: Connection, table: str, names: str, prefix: str, noun: str) ->
 
 
 _EFFECT: Final = columns(EffectRow)
-_GATE: Final = columns(GateRow)
 
 
 class SqlEffects:
@@ -69,7 +72,7 @@ class SqlEffects:
             if old.args_digest != row.args_digest:
                 raise Divergence(f"effect `{row.id}` was begun with other arguments")
             self._sql.execute("DELETE FROM effect WHERE id = ?", (row.id,))
-        self._sql.execute(f"INSERT INTO effect ({_EFFECT}) VALUES ({marks(EffectRow)})", astuple(row))  # noqa: S608
+        self._sql.execute(f"INSERT INTO effect ({_EFFECT}) VALUES ({marks(EffectRow)})", plain(row))  # noqa: S608
 
     def get(self, effect: str) -> EffectRow | None:
         """Read by full id."""
@@ -107,98 +110,6 @@ class SqlEffects:
         ).rowcount
         if changed != 1:
             raise GateNotUsable(f"effect `{effect}` is not in doubt")
-
-
-class SqlGates:
-    """`store.port.Gates`."""
-
-    __slots__ = ("_sql",)
-
-    def __init__(self, connection: Connection) -> None:
-        self._sql = connection
-
-    def open(self, row: GateRow) -> GateRow:
-        """Insert the row unless one of its id exists; returns what stands."""
-        if row.status != "open":
-            raise ValueError("a gate begins with the status `open`")
-        old = self.get(row.id)
-        if old is not None:
-            return old
-        self._sql.execute(f"INSERT INTO gate ({_GATE}) VALUES ({marks(GateRow)})", astuple(row))  # noqa: S608
-        return row
-
-    def get(self, gate: str) -> GateRow | None:
-        """Read by full id."""
-        found = self._sql.execute(f"SELECT {_GATE} FROM gate WHERE id = ?", (gate,)).fetchone()  # noqa: S608
-        return None if found is None else GateRow(*found)
-
-    def find(self, prefix: str) -> GateRow:
-        """Read by unique prefix."""
-        return GateRow(*find_one(self._sql, "gate", _GATE, prefix, "gate"))
-
-    def list(self, *, run: str | None = None, statuses: Sequence[str] = (), limit: int = 1000) -> Sequence[GateRow]:
-        """Oldest first."""
-        where, values = ["1 = 1"], []  # type: tuple[list[str], list[Any]]
-        if run is not None:
-            where.append("run = ?")
-            values.append(run)
-        if statuses:
-            where.append(f"status IN ({', '.join('?' * len(statuses))})")
-            values += statuses
-        sql = f"SELECT {_GATE} FROM gate WHERE {' AND '.join(where)} ORDER BY opened_us, id LIMIT ?"  # noqa: S608
-        return [GateRow(*row) for row in self._sql.execute(sql, (*values, limit)).fetchall()]
-
-    def answer(self, gate: str, *, approve: bool, by: str, reason: str, at_us: int) -> GateRow:
-        """Record the first answer, in time."""
-        row = self.get(gate)
-        if row is None:
-            raise NotFound(f"no gate `{gate}` in this home")
-        if row.status != "open":
-            raise GateNotUsable(f"gate `{gate}` is {row.status} already; the first answer counts")
-        if at_us > row.expires_us:
-            self._sql.execute("UPDATE gate SET status = 'expired' WHERE id = ?", (gate,))
-            raise GateNotUsable(f"gate `{gate}` has expired, which counts as no")
-        status: GateStatus = "approved" if approve else "denied"
-        self._sql.execute(
-            "UPDATE gate SET status = ?, answered_us = ?, answered_by = ?, answer_reason = ? WHERE id = ? AND status = 'open'",
-            (status, at_us, by, reason, gate),
-        )
-        return replace(row, status=status, answered_us=at_us, answered_by=by, answer_reason=reason)
-
-    def consume(self, gate: str, *, digest: str, at_us: int) -> GateRow:
-        """Use an approval once, for the very action it was given for."""
-        row = self.get(gate)
-        if row is None:
-            raise GateNotUsable(f"gate `{gate}` does not exist")
-        if row.status != "approved":
-            raise GateNotUsable(f"gate `{gate}` is {row.status}, so it allows nothing")
-        if at_us > row.expires_us:
-            raise GateNotUsable(f"gate `{gate}` has expired, which counts as no")
-        if row.digest != digest:
-            raise GateNotUsable(f"gate `{gate}` was approved for another action")
-        self._sql.execute("UPDATE gate SET status = 'used' WHERE id = ? AND status = 'approved'", (gate,))
-        return replace(row, status="used")
-
-    def expire(self, at_us: int) -> Sequence[str]:
-        """Close what nobody answered in time."""
-        late = [
-            row[0]
-            for row in self._sql.execute(
-                "SELECT id FROM gate WHERE status = 'open' AND expires_us < ? ORDER BY id", (at_us,)
-            ).fetchall()
-        ]
-        self._sql.executemany("UPDATE gate SET status = 'expired' WHERE id = ?", [(gate,) for gate in late])
-        return late
-
-    def reopen(self, row: GateRow) -> GateRow:
-        """Replace a closed gate by a new open one."""
-        old = self.get(row.id)
-        if old is not None and old.status in ("open", "approved") and row.opened_us <= old.expires_us:
-            raise GateNotUsable(f"gate `{row.id}` is {old.status}; it needs no reopening")
-        if old is not None and row.nonce == old.nonce:
-            raise ValueError("a gate that asks again needs a new nonce")
-        self._sql.execute("DELETE FROM gate WHERE id = ?", (row.id,))
-        return self.open(row)
 
 
 class SqlFences:

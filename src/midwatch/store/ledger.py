@@ -31,7 +31,8 @@ _ROWS: Final = (
     "UNION SELECT 'run', id, output FROM run WHERE output IS NOT NULL "
     "UNION SELECT 'effect', id, arguments FROM effect "
     "UNION SELECT 'effect', id, result FROM effect WHERE result IS NOT NULL "
-    "UNION SELECT 'gate', id, card FROM gate"
+    "UNION SELECT 'gate', id, card FROM gate UNION SELECT 'gate', id, arguments FROM gate WHERE arguments <> '' "
+    "UNION SELECT 'gate', id, answer FROM gate WHERE answer IS NOT NULL"
 )
 """Every column that is the digest of a blob."""
 

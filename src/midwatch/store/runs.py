@@ -7,7 +7,7 @@ May import: store.connection, store.journal (row helpers), records, errors. Must
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, fields
+from dataclasses import fields
 from typing import Any, Final
 
 from midwatch.errors import Divergence, NotFound
@@ -15,7 +15,7 @@ from midwatch.records.decision import Halt
 from midwatch.records.run import RunRow, Transition
 from midwatch.records.spend import Amounts
 from midwatch.store.connection import Connection
-from midwatch.store.journal import columns, find_one, marks
+from midwatch.store.journal import columns, find_one, marks, plain
 from midwatch.store.port import Beat
 
 __all__ = ["SqlRuns", "SqlTransitions", "SqlWatch"]
@@ -43,7 +43,7 @@ class SqlRuns:
     def create(self, row: RunRow) -> None:
         """Insert the row; a second one of the same id raises `Divergence`."""
         sql = f"INSERT INTO run ({_RUN}) VALUES ({marks(RunRow)}) ON CONFLICT DO NOTHING"  # noqa: S608
-        if self._sql.execute(sql, astuple(row)).rowcount != 1:
+        if self._sql.execute(sql, plain(row)).rowcount != 1:
             raise Divergence(f"run `{row.id}` exists already; a run id is never used twice")
 
     def get(self, run: str) -> RunRow | None:
@@ -110,7 +110,7 @@ class SqlTransitions:
         """Insert, or set an earlier row of the same task back to started."""
         self._sql.execute(
             f"INSERT OR REPLACE INTO transition ({_TRANSITION}) VALUES ({marks(Transition)})",  # noqa: S608
-            astuple(row),
+            plain(row),
         )
 
     def finish(self, run: str, task: str, *, status: str, ended_us: int, bytes_out: int | None) -> None:

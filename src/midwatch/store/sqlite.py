@@ -23,8 +23,10 @@ from midwatch.errors import StoreCorrupt, StoreError, StoreTooNew, StoreUnreadab
 from midwatch.store.accounts import SqlBudgets
 from midwatch.store.checkpoints import SqlCheckpoints
 from midwatch.store.connection import Connection, translate
-from midwatch.store.journal import SqlEffects, SqlFences, SqlGates
+from midwatch.store.gates import SqlGates
+from midwatch.store.journal import SqlEffects, SqlFences
 from midwatch.store.ledger import SqlBlobs, SqlLedger
+from midwatch.store.people import SqlNotices, SqlPrincipals
 from midwatch.store.port import Tx
 from midwatch.store.runs import SqlRuns, SqlTransitions, SqlWatch
 
@@ -33,7 +35,7 @@ __all__ = ["SqlTx", "SqliteStore"]
 T = TypeVar("T")
 _MARK: Final = 0x4D696477
 """`application_id` of our databases: other files are not touched."""
-REVISION: Final = 1
+REVISION: Final = 2
 """Rises with every change of `store.tables`; kept in the database. A higher one than ours is refused."""
 _READERS: Final = 8
 
@@ -42,7 +44,8 @@ class SqlTx:
     """`store.port.Tx` over one connection; the ledger is made anew for each transaction, the rest is stateless."""
 
     __slots__ = (
-        "blobs", "budgets", "checkpoints", "effects", "fences", "gates", "ledger", "runs", "sql", "transitions", "watch",
+        "blobs", "budgets", "checkpoints", "effects", "fences", "gates", "ledger", "notices",
+        "principals", "runs", "sql", "transitions", "watch",
     )  # fmt: skip
 
     def __init__(self, connection: Connection) -> None:
@@ -53,6 +56,8 @@ class SqlTx:
         self.transitions = SqlTransitions(connection)
         self.effects = SqlEffects(connection)
         self.gates = SqlGates(connection)
+        self.principals = SqlPrincipals(connection)
+        self.notices = SqlNotices(connection)
         self.budgets = SqlBudgets(connection)
         self.fences = SqlFences(connection)
         self.watch = SqlWatch(connection)

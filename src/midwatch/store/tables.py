@@ -23,8 +23,9 @@ def _table(name: str, *columns: sa.Column[object] | sa.Index) -> None:
     sa.Table(name, METADATA, *columns)
 
 
-def _text(name: str, *, key: bool = False, null: bool = False) -> sa.Column[object]:
-    return sa.Column(name, sa.Text, primary_key=key, nullable=null)
+def _text(name: str, *, key: bool = False, null: bool = False, default: str | None = None) -> sa.Column[object]:
+    fixed = None if default is None else sa.text(default)
+    return sa.Column(name, sa.Text, primary_key=key, nullable=null, server_default=fixed)
 
 
 def _whole(name: str, *, key: bool = False, null: bool = False) -> sa.Column[object]:
@@ -71,6 +72,7 @@ _table(
     _whole("steps"),
     _whole("working_us"),
     _text("head", null=True),
+    _text("asked_by", default="''"),
     sa.Index("run_created", "created_us"),
     sa.Index("run_status", "status", "created_us"),
 )
@@ -131,8 +133,69 @@ _table(
     _whole("answered_us", null=True),
     _text("answered_by", null=True),
     _text("answer_reason", null=True),
+    _text("kind", default="'action'"),
+    _text("action", default="''"),
+    _text("arguments", default="''"),
+    _text("asked_by", default="''"),
+    _text("precondition", default="''"),
+    _text("terms", default="''"),
+    _text("edited_by", null=True),
+    _text("answer", null=True),
+    _whole("escalated_us", null=True),
     sa.Index("gate_status", "status", "opened_us"),
     sa.Index("gate_run", "run"),
+    sa.Index("gate_expiry", "status", "expires_us"),
+)
+_table(
+    "gate_answer",
+    _text("gate", key=True),
+    _text("nonce", key=True),
+    _text("by", key=True),
+    _text("word"),
+    _text("roles"),
+    _text("reason"),
+    _whole("at_us"),
+    _text("channel"),
+    _whole("break_glass"),
+    _text("reviewed_by", null=True),
+    _whole("reviewed_us", null=True),
+    _text("review", null=True),
+    sa.Index("gate_answer_at", "at_us"),
+)
+_table(
+    "principal",
+    _text("name", key=True),
+    _text("roles"),
+    _text("may"),
+    _text("token_hash"),
+    _whole("created_us"),
+    _text("created_by"),
+    _whole("disabled_us", null=True),
+    sa.Index("principal_token", "token_hash", unique=True),
+)
+_table(
+    "notice",
+    _text("id", key=True),
+    _text("gate"),
+    _text("nonce"),
+    _text("channel"),
+    _text("why"),
+    _whole("created_us"),
+    _whole("next_us"),
+    _whole("attempts"),
+    _whole("sent_us", null=True),
+    _text("error", null=True),
+    sa.Index("notice_due", "sent_us", "next_us"),
+    sa.Index("notice_gate", "gate"),
+)
+_table(
+    "link",
+    _text("id", key=True),
+    _text("gate"),
+    _text("nonce"),
+    _text("principal"),
+    _whole("expires_us"),
+    _whole("used_us", null=True),
 )
 _table(
     "budget",
