@@ -30,7 +30,7 @@ agents:
   worker: {role: specialist, route: smart, prompt_text: "Work.", tools: [mytools.*], limits: {steps: 5}}
   writer: {role: synthesis, route: smart, prompt_text: "Write.", limits: {steps: 3}}
 graph: {team: {ceo: boss, specialists: [worker], synthesis: writer}}
-grants: [{who: "agent:worker", may: [mytools.look, mytools.wipe]}]
+grants: [{who: "agent:worker", may: [mytools.look, mytools.wipe, mytools.stamp]}]
 gates: [{when: {effect: [destructive]}, ask: operator, timeout: 15m}]
 budgets: {run: {cost: "$0.50", tokens: 200k, tool_calls: 10}}
 sandbox: {backend: process, because: "a trial"}
@@ -58,6 +58,11 @@ def wipe(context: ToolContext, name: Annotated[str, Arg(role="target")]) -> dict
     if os.environ.get("DIE_IN_WIPE"):
         os.kill(os.getpid(), signal.SIGKILL)
     return {"wiped": name}
+
+@tool(effect="destructive", runs="broker", open_world=False)
+def stamp(context: ToolContext, name: Annotated[str, Arg(role="target")]) -> dict[str, str]:
+    """Stamp the letter that is named; no word of it asks anybody."""
+    return wipe(context, name)
 
 @tool(effect="write", runs="broker", open_world=False)
 def forbidden(context: ToolContext, name: Annotated[str, Arg(role="target")]) -> dict[str, str]:
@@ -165,7 +170,7 @@ def test_a_gated_action_follows_the_persons_word(tmp_path: Path, approve: bool, 
 def test_an_effect_cut_by_a_kill_is_in_doubt_until_a_person_speaks(tmp_path: Path, word: Any, wipes: int) -> None:
     """The worker dies inside the effect: resume repeats neither it nor any model call; the person's word decides."""
     bench = Bench(
-        tmp_path, tool="wipe", argument="name", fleet=FLEET.replace("effect: [destructive]", "tool: [nothing]")
+        tmp_path, tool="stamp", argument="name", fleet=FLEET.replace("effect: [destructive]", "tool: [nothing]")
     )
     killed = bench.process(DIE_IN_WIPE="1")
     assert -signal.SIGKILL == killed.returncode
