@@ -36,7 +36,7 @@ agents:
   worker: {role: specialist, route: smart, prompt_text: "Work.", tools: [ops.*, gates.*], limits: {steps: 6}}
   writer: {role: synthesis, route: smart, prompt_text: "Write.", limits: {steps: 3}}
 graph: {team: {ceo: boss, specialists: [worker], synthesis: writer}}
-grants: [{who: "agent:worker", may: ["ops.*", "gates.*"], where: {}}]
+grants: [{who: "agent:worker", may: ["ops.*", "gates.*"]}]
 gates:
   GATES
 budgets: {run: {cost: "$0.50", tokens: 200k, tool_calls: 40}}
@@ -46,6 +46,7 @@ EXTRA
 
 TOOLS = '''
 import os, signal
+from dataclasses import dataclass
 from typing import Annotated, Literal
 from pydantic import Field
 from midwatch import Arg, ToolFailure, tool
@@ -53,6 +54,18 @@ from midwatch.tools.binding import ToolContext
 
 Service = Annotated[str, Field(max_length=200), Arg(role="target", interprets=False)]
 Version = Annotated[str, Field(max_length=200), Arg(role="content", interprets=False)]
+
+@dataclass(frozen=True)
+class Rolled:
+    """What a place replaced."""
+    service: str
+    before: str
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a place."""
+    outcome: Literal["done", "not_done", "unknown"]
+    result: Rolled | None
 
 def log(context, line):
     with (context.workdir / "calls").open("a") as file:
@@ -62,21 +75,21 @@ def now(context, service):
     place = context.workdir / f"{service}.version"
     return place.read_text() if place.exists() else "none"
 
-@tool(effect="destructive", runs="broker", open_world=False, reversible="ops.rollback", preview="ops.preview",
+@tool(effect="destructive", runs="broker", open_world=False, reversible="ops.restore", preview="ops.preview",
       precondition="ops.version", reconcile="ops.outcome", cost="$2.00")
-def rollout(context: ToolContext, service: Service, version: Version) -> dict[str, str]:
+def place(context: ToolContext, service: Service, version: Version) -> Rolled:
     """Put a version of a service in place of the one that runs."""
     before = now(context, service)
-    log(context, f"rollout {service} {version} {context.idempotency_key}")
+    log(context, f"place {service} {version} {context.idempotency_key}")
     (context.workdir / f"{service}.version").write_text(version)
     if (context.workdir / "die").exists():
         os.kill(os.getpid(), signal.SIGKILL)
-    return {"service": service, "before": before}
+    return Rolled(service, before)
 
 @tool(effect="write", idempotent=True, runs="broker", open_world=False)
-def rollback(context: ToolContext, service: Service, before: Version) -> dict[str, str]:
-    """Put the version from before a rollout back."""
-    log(context, f"rollback {service} {before}")
+def restore(context: ToolContext, service: Service, before: Version) -> dict[str, str]:
+    """Put the version from before a place back."""
+    log(context, f"restore {service} {before}")
     (context.workdir / f"{service}.version").write_text(before)
     return {"service": service, "version": before}
 
@@ -89,13 +102,18 @@ def version(context: ToolContext, service: Service) -> dict[str, str]:
 
 @tool(effect="read", runs="broker", open_world=False)
 def preview(context: ToolContext, service: Service, version: Version) -> dict[str, str]:
-    """Show what a rollout would change."""
+    """Show what a place would change."""
     return {"change": f"{service}: {now(context, service)} -> {version}"}
 
 @tool(effect="read", runs="broker", open_world=False)
-def outcome(context: ToolContext, service: Service) -> dict[str, Literal["done", "not_done", "unknown"] | dict[str, str] | None]:
-    """Say what became of a rollout."""
-    return {"outcome": "unknown"}
+def outcome(context: ToolContext, service: Service) -> Outcome:
+    """Say what became of the place with this key."""
+    place = context.workdir / "register"
+    word = place.read_text() if place.exists() else "unknown"
+    keys = (context.workdir / "calls").read_text() if (context.workdir / "calls").exists() else ""
+    if context.idempotency_key not in keys:
+        word = "not_done" if word != "unknown" else word
+    return Outcome(word, Rolled(service, "none") if word == "done" else None)
 
 @tool(effect="write", runs="broker", open_world=False, reversible=False)
 def note(context: ToolContext, text: Version) -> dict[str, str]:
@@ -109,7 +127,12 @@ class Office:
     """One fleet folder, home and working directory."""
 
     def __init__(
-        self, root: Path, calls: Sequence[Sequence[tuple[str, Mapping[str, Any]]]], *, gates: str = GATES, extra: str = ""
+        self,
+        root: Path,
+        calls: Sequence[Sequence[tuple[str, Mapping[str, Any]]]],
+        *,
+        gates: str = GATES,
+        extra: str = "",
     ) -> None:
         """Take what the worker proposes: a list of answers, each a list of (tool, arguments)."""
         self.fleet, self.home, self.work = root / "fleet", root / "home", root / "work"
@@ -122,7 +145,9 @@ class Office:
 
     def rules(self, gates: str, extra: str = "") -> None:
         """Write the fleet file with these rules."""
-        (self.fleet / "fleet.yaml").write_text(FLEET.replace("GATES", gates.replace("\n", "\n  ")).replace("EXTRA", extra))
+        (self.fleet / "fleet.yaml").write_text(
+            FLEET.replace("GATES", gates.replace("\n", "\n  ")).replace("EXTRA", extra)
+        )
 
     def opened(self, **more: Any) -> Any:
         """Open the kernel."""
@@ -177,7 +202,12 @@ def _scenario(calls: Sequence[Sequence[tuple[str, Mapping[str, Any]]]]) -> str:
     rules: list[dict[str, Any]] = [
         {
             "agent": "boss",
-            "answer": {"goal": "try it", "dispatches": [{"agent": "worker", "task": "work", "criteria": []}]},
+            "answer": {
+                "goal": "try it",
+                "dispatches": [
+                    {"agent": "worker", "task": "work", "criteria": [{"text": "it was done", "shown_by": ["ops.note"]}]}
+                ],
+            },
         }
     ]
     for turn, proposals in enumerate(calls):

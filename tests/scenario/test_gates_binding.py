@@ -12,8 +12,8 @@ from midwatch.errors import Divergence, GateNotUsable, NotGuaranteed, UsageProbl
 from midwatch.gates.review import Speaker
 from tests.scenario.office import GATES, Office
 
-SHOP = ("ops.rollout", {"service": "shop", "version": "v2"})
-CART = ("ops.rollout", {"service": "cart", "version": "v2"})
+SHOP = ("ops.place", {"service": "shop", "version": "v2"})
+CART = ("ops.place", {"service": "cart", "version": "v2"})
 
 
 @pytest.mark.req("GATES-3")
@@ -28,7 +28,7 @@ def test_contrary_answers_to_parallel_calls_each_reach_their_own(tmp_path: Path,
     for gate, approve in (words[first], words[1 - first]):
         office.say(gate, approve=approve)
     result = office.run(waiting.run)
-    assert ("done", ["rollout shop v2"]) == (result.status, office.calls())
+    assert ("done", ["place shop v2"]) == (result.status, office.calls())
     assert {None, "denied"} == set(office.answers(waiting.run))
 
 
@@ -40,9 +40,9 @@ def test_one_answered_gate_moves_alone(tmp_path: Path) -> None:
     named = {office.gate(gate)[1]["arguments"]["service"]: gate for gate in waiting.gates}
     office.say(named["shop"])
     still = office.run(waiting.run)
-    assert ("waiting", (named["cart"],), ["rollout shop v2"]) == (still.status, still.gates, office.calls())
+    assert ("waiting", (named["cart"],), ["place shop v2"]) == (still.status, still.gates, office.calls())
     office.say(named["cart"])
-    assert ("done", ["rollout shop v2", "rollout cart v2"]) == (office.run(waiting.run).status, office.calls())
+    assert ("done", ["place shop v2", "place cart v2"]) == (office.run(waiting.run).status, office.calls())
 
 
 @pytest.mark.req("GATES-4")
@@ -59,7 +59,7 @@ def test_a_target_that_changed_since_the_yes_is_asked_about_again(tmp_path: Path
     assert ("waiting", [], "open", "shop: v9 -> v2") == (again.status, office.calls(), after.status, card["preview"])
     assert (True, True) == (before.nonce != after.nonce, before.digest != after.digest)
     office.say(waiting.gates[0])
-    assert ("done", ["rollout shop v2"]) == (office.run(waiting.run).status, office.calls())
+    assert ("done", ["place shop v2"]) == (office.run(waiting.run).status, office.calls())
 
 
 @pytest.mark.req("GATES-4")
@@ -69,7 +69,7 @@ def test_a_target_as_it_was_is_not_asked_about_again(tmp_path: Path) -> None:
     waiting = office.run()
     office.say(waiting.gates[0])
     (office.work / "cart.version").write_text("v9")
-    assert ("done", ["rollout shop v2"]) == (office.run(waiting.run).status, office.calls())
+    assert ("done", ["place shop v2"]) == (office.run(waiting.run).status, office.calls())
 
 
 @pytest.mark.req("GATES-4")
@@ -120,7 +120,7 @@ def test_another_policy_needs_a_persons_word_and_new_yeses(tmp_path: Path) -> No
     rebound = office.events(waiting.run, "run.rebound")
     assert ["the note is asked about too"] == [event.data["reason"] for event in rebound]
     office.say(again.gates[0])
-    assert ("done", ["rollout shop v2"]) == (office.run(waiting.run).status, office.calls())
+    assert ("done", ["place shop v2"]) == (office.run(waiting.run).status, office.calls())
 
 
 @pytest.mark.req("GATES-5")
@@ -153,7 +153,7 @@ def test_every_rule_that_applies_adds_its_need(tmp_path: Path) -> None:
     assert 300_000_000 == row.expires_us - row.opened_us
     assert "open" == office.say(row.id, ops).status
     assert "approved" == office.say(row.id, fin).status
-    assert ("done", ["rollout shop v2"]) == (office.run(waiting.run, speaks="ops").status, office.calls())
+    assert ("done", ["place shop v2"]) == (office.run(waiting.run, speaks="ops").status, office.calls())
     assert boss.has("finance")
 
 
@@ -165,10 +165,10 @@ def test_every_rule_that_applies_adds_its_need(tmp_path: Path) -> None:
         ("{role: {target: 'SHOP'}}", True),
         ("{role: {target: 'cart*'}}", False),
         ("{role: {quantity: '*'}}", False),
-        ("{reversible: true, tool: ops.rollout}", True),
-        ("{reversible: false, tool: ops.rollout}", False),
-        ("{cost: $2.00, tool: ops.rollout}", True),
-        ("{cost: $2.01, tool: ops.rollout}", False),
+        ("{reversible: true, tool: ops.place}", True),
+        ("{reversible: false, tool: ops.place}", False),
+        ("{cost: $2.00, tool: ops.place}", True),
+        ("{cost: $2.01, tool: ops.place}", False),
         ("{environment: prod*}", True),
         ("{environment: staging}", False),
         ("{keywords: shop}", True),
@@ -206,24 +206,24 @@ def test_a_gate_that_was_used_or_denied_takes_no_other_word(tmp_path: Path) -> N
         with pytest.raises(GateNotUsable):
             office.say(waiting.gates[0], Speaker("local:bob"), approve=False)
         office.run(waiting.run)
-    assert ["rollout shop v2"] == office.calls()
+    assert ["place shop v2"] == office.calls()
 
 
 @pytest.mark.req("GATES-8")
 def test_a_batch_answers_the_very_same_action_and_no_other(tmp_path: Path) -> None:
     """Two runs ask the same, one of them also something else: one word answers both alike, the other still waits."""
-    office = Office(tmp_path, [[SHOP, CART]])
+    calls = [("ops.note", {"text": "one"}), ("ops.note", {"text": "two"})]
+    office = Office(tmp_path, [calls], gates="- {when: {tool: ops.note}, ask: operator}")
     first, second = office.run(), office.run()
-    named = {office.gate(gate)[1]["arguments"]["service"]: gate for gate in first.gates}
+    named = {office.gate(gate)[1]["arguments"]["text"]: gate for gate in first.gates}
     with wiring.open_store(office.home) as store:
         rows = answering.answer_batch(
-            store, named["shop"], approve=True, speaker=Speaker("local:ann"), reason="", at_us=wiring.clock()
+            store, named["one"], approve=True, speaker=Speaker("local:ann"), reason="", at_us=wiring.clock()
         )
     assert {first.run, second.run} == {row.run for row in rows}
     for run in (first.run, second.run):
         assert "waiting" == office.run(run).status
-    assert 2 == len(office.calls("rollout shop"))
-    assert [] == office.calls("rollout cart")
+    assert ["note one", "note one"] == office.calls()
 
 
 @pytest.mark.req("GATES-9")

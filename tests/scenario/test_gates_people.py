@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from midwatch.gates.review import Speaker
 from midwatch.records.principal import new_token
 from tests.scenario.office import Office
 
-SHOP = ("ops.rollout", {"service": "shop", "version": "v2"})
+SHOP = ("ops.place", {"service": "shop", "version": "v2"})
 
 
 @pytest.fixture
@@ -117,7 +118,7 @@ def test_a_quorum_counts_different_people(tmp_path: Path) -> None:
     other = office.run(speaks="boss")
     office.say(other.gates[0], one)
     assert "denied" == office.say(other.gates[0], two, approve=False).status
-    assert 1 == len(office.calls("rollout"))
+    assert 1 == len(office.calls("place"))
 
 
 @pytest.mark.req("PEOPLE-4")
@@ -197,9 +198,9 @@ def test_an_edit_is_another_action_that_asks_again(office: Office) -> None:
     with pytest.raises(Denied, match="wrote these arguments"):
         office.say(gate, ops)
     office.say(gate, deb)
-    assert ("done", ["rollout shop v3"]) == (office.run(waiting.run, speaks="boss").status, office.calls())
+    assert ("done", ["place shop v3"]) == (office.run(waiting.run, speaks="boss").status, office.calls())
     with wiring.open_store(office.home) as store:
-        done = [item for item in store.read(lambda tx: tx.effects.list(waiting.run)) if item.tool == "ops.rollout"]
+        done = [item for item in store.read(lambda tx: tx.effects.list(waiting.run)) if item.tool == "ops.place"]
         body = store.read(lambda tx: tx.blobs.get(done[0].result or ""))
     assert b"a person changed the arguments" in (body or b"")
 
@@ -219,7 +220,7 @@ def test_an_edit_passes_every_guard_again(tmp_path: Path, arguments: dict[str, o
     """What does not fit the contract, changes nothing, or no grant covers, is refused and leaves the gate as it was."""
     office = Office(tmp_path, [[SHOP]])
     fleet = office.fleet / "fleet.yaml"
-    fleet.write_text(fleet.read_text().replace("where: {}", "where: {service: 'sh*'}").replace('"gates.*"', '"ops.rollout"'))
+    fleet.write_text(fleet.read_text().replace('"gates.*"]}', '"gates.*"], where: {service: "sh*"}}'))
     waiting = office.run()
     before, _ = office.gate(waiting.gates[0])
     with office.opened() as kernel, pytest.raises(error):
@@ -236,13 +237,17 @@ def test_an_edit_does_not_talk_a_gate_away(tmp_path: Path) -> None:
         kernel.edit(waiting.gates[0], {"service": "cart", "version": "v2"})
     assert ("waiting", []) == (office.run(waiting.run).status, office.calls())
     office.say(waiting.gates[0], Speaker("local:bob"))
-    assert ("done", ["rollout cart v2"]) == (office.run(waiting.run).status, office.calls())
+    assert ("done", ["place cart v2"]) == (office.run(waiting.run).status, office.calls())
 
 
 @pytest.mark.req("PEOPLE-8")
 @pytest.mark.parametrize(
     ("value", "answer", "choice"),
-    [({"answer": "green"}, "green", "green"), ({"choice": "blue"}, "blue", "blue"), ({"answer": "ask Bo"}, "ask Bo", None)],
+    [
+        ({"answer": "green"}, "green", "green"),
+        ({"choice": "blue"}, "blue", "blue"),
+        ({"answer": "ask Bo"}, "ask Bo", None),
+    ],
 )
 def test_an_agent_asks_a_person(tmp_path: Path, value: dict[str, str], answer: str, choice: str | None) -> None:
     """The run waits as a row; the answer reaches the agent as the tool's result, with who gave it."""
@@ -261,8 +266,6 @@ def test_an_agent_asks_a_person(tmp_path: Path, value: dict[str, str], answer: s
         done = [item for item in store.read(lambda tx: tx.effects.list(result.run)) if item.kind == "tool"]
         body = store.read(lambda tx: tx.blobs.get(done[0].result or ""))
     assert "done" == result.status
-    import json
-
     assert {"answer": answer, "choice": choice, "by": "local:ann"} == json.loads(body or b"{}")["data"]
 
 
@@ -290,5 +293,5 @@ def test_a_canary_looks_like_any_gate_and_a_yes_to_it_does_nothing_but_tell(tmp_
     assert {"service": "*", "version": "v2"} == office.gate(canary.id)[1]["arguments"]
     office.say(canary.id)
     office.say(real.id)
-    assert ("done", ["rollout shop v2"]) == (office.run(waiting.run).status, office.calls())
+    assert ("done", ["place shop v2"]) == (office.run(waiting.run).status, office.calls())
     assert [True] == [event.data["missed"] for event in office.events(waiting.run, "canary.answered")]
