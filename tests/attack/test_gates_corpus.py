@@ -18,6 +18,7 @@ from midwatch.config.specs import ReviewSpec
 from midwatch.gates import rules
 from midwatch.records.decision import Ask
 from midwatch.tools.contract import ArgContract, ToolContract
+from midwatch.tools.shape import KERNEL_ARGUMENTS
 
 CORPUS = Path(__file__).parent / "corpus"
 FLEET = cast("Fleet", SimpleNamespace(gates=(), review=ReviewSpec(), environment=""))
@@ -31,7 +32,8 @@ def read(name: str) -> list[dict[str, Any]]:
 
 def gated(line: Mapping[str, Any]) -> bool:
     """Say whether the floor asks about this call."""
-    names = line["arguments"]
+    # A corpus knows nothing of the kernel: two names that belong to it get another spelling.
+    names = {f"{name}_" if name in KERNEL_ARGUMENTS else name: value for name, value in line["arguments"].items()}
     contract = ToolContract(
         name=line["tool"],
         version="1",
@@ -39,7 +41,7 @@ def gated(line: Mapping[str, Any]) -> bool:
         input_schema={**OBJECT, "properties": {name: {} for name in names}},
         output_schema=OBJECT,
         effect="write",
-        args=tuple(ArgContract(name, line["roles"].get(name, "command")) for name in names),
+        args=tuple(ArgContract(name, line["roles"].get(name.rstrip("_"), "command")) for name in names),
     )
     verdict = rules.decide(FLEET, contract=contract, agent="worker", arguments=names, at_us=0)
     return isinstance(verdict, Ask)

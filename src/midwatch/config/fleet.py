@@ -70,6 +70,10 @@ __all__ = [
     "TeamSpec",
 ]
 
+_LATER: Final[Mapping[str, Any]] = {"environment": "", "review": ReviewSpec(), "channels": {}}
+"""Blocks that the format did not have from the start, and what they are when a file says nothing: left out of digests then, so
+that a run which waits goes on under a newer version. Fields of specs say the same with `metadata={"later": True}`."""
+
 FILE_NAME: Final = "fleet.yaml"
 """What a folder is expected to hold when it is named instead of a file."""
 
@@ -201,6 +205,7 @@ def _assemble(
     if problems:
         raise InvalidFleet(_sorted(problems))
     used = {agent.route for agent in parts.agents.values()}
+    silent = {key for key, nothing in _LATER.items() if getattr(parts, key) == nothing}
     policy = {
         "agent_sandboxes": {name: agent.sandbox for name, agent in parts.agents.items()},
         "budgets": parts.budgets,
@@ -222,8 +227,8 @@ def _assemble(
         path=path,
         base=base,
         text=source.text,
-        digest=_digest(meaning, base),
-        policy_digest=_digest(policy, base),
+        digest=_digest({key: value for key, value in meaning.items() if key not in silent}, base),
+        policy_digest=_digest({key: value for key, value in policy.items() if key not in silent}, base),
         preset=routing.preset,
         routes=MappingProxyType(dict(routing.routes)),
         source=source,
@@ -248,7 +253,11 @@ def _digest(value: object, base: Path) -> str:
 def _plain(value: object, base: Path) -> Any:
     """Turn specs into JSON. Paths become relative to `base`, so that the same folder elsewhere has the same digest."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {item.name: _plain(getattr(value, item.name), base) for item in dataclasses.fields(value)}
+        return {
+            item.name: _plain(getattr(value, item.name), base)
+            for item in dataclasses.fields(value)
+            if not (item.metadata.get("later") and getattr(value, item.name) == item.default)
+        }
     if isinstance(value, Mapping):
         return {str(key): _plain(child, base) for key, child in value.items()}
     if isinstance(value, list | tuple):

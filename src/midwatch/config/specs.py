@@ -267,7 +267,7 @@ class GateWhen:
     role: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     cost: int | None = None
     reversible: bool | None = None
-    environment: tuple[str, ...] = ()
+    environment: tuple[str, ...] = field(default=(), metadata={"later": True})
 
 
 @dataclass(frozen=True, slots=True)

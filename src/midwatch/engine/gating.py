@@ -21,7 +21,7 @@ from midwatch.engine.helping import HelperFailed, Place, preview_of, state_of
 from midwatch.engine.passage import Answered, Passage, Waiting, draft, known
 from midwatch.engine.record import Record
 from midwatch.gates import rules
-from midwatch.gates.binding import action_digest, bind, new_nonce
+from midwatch.gates.binding import action_digest, bind, bind_first, new_nonce
 from midwatch.records.decision import Ask
 from midwatch.records.gate import GateKind, GateRow, Need, Notice, Terms
 from midwatch.store.port import Tx
@@ -85,7 +85,19 @@ class Gating:
         return self._record.refuse(p, "denied", reason, hint="do not propose the same action again")
 
     def binding(self, p: Passage, gate: GateRow) -> str:
-        """Recompute the digest of one asking from what is about to run."""
+        """Recompute the digest of one asking from what is about to run; a gate of an older home by that home's formula."""
+        if not gate.action:
+            tool, checked = known(p)
+            return bind_first(
+                tool=tool.contract.name,
+                tool_digest=tool.contract.digest,
+                args_digest=checked.args_digest,
+                agent=p.actor.agent,
+                run=p.actor.run,
+                policy_digest=self._seg.fleet.policy_digest,
+                expires_us=gate.expires_us,
+                nonce=gate.nonce,
+            )
         return bind(
             action=self._action(p),
             run=p.actor.run,

@@ -12,7 +12,7 @@ import secrets
 
 import orjson
 
-__all__ = ["action_digest", "bind", "new_nonce"]
+__all__ = ["action_digest", "bind", "bind_first", "new_nonce"]
 
 
 def new_nonce() -> str:
@@ -36,6 +36,22 @@ def bind(*, action: str, run: str, precondition: str, expires_us: int, nonce: st
     return _digest(
         {"action": action, "expires_us": expires_us, "nonce": nonce, "precondition": precondition, "run": run}
     )
+
+
+def bind_first(
+    *,
+    tool: str,
+    tool_digest: str,
+    args_digest: str,
+    agent: str,
+    run: str,
+    policy_digest: str,
+    expires_us: int,
+    nonce: str,
+) -> str:
+    """Digest one asking as the first version did: a gate that it opened stays usable after an update."""
+    frame = {"agent": agent, "args": args_digest, "expires_us": expires_us, "nonce": nonce, "policy": policy_digest}
+    return _digest({**frame, "run": run, "tool": tool, "tool_digest": tool_digest})
 
 
 def _digest(frame: dict[str, str | int]) -> str:

@@ -322,6 +322,12 @@ class SqliteStore:
         if mark == _MARK and known == REVISION:
             self._tune()
             return
+        if mark == _MARK and 0 < known < REVISION:
+            from midwatch.store.migrate import migrate  # noqa: PLC0415 - Alembic loads only where a home is older
+
+            migrate(self._name, known=known, target=REVISION, timeout_ms=self._timeout)
+            self._tune()
+            return
         if mark == _MARK and known > REVISION:
             raise StoreTooNew(
                 f"the store `{self._name}` was written by a newer version; update Midwatch, or choose another `--home`"

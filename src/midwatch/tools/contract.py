@@ -45,6 +45,7 @@ DEFAULT_BODY_LIMIT: Final = 16 * 1024 * 1024
 LEAST_MAX_BYTES: Final = 256
 HELPERS: Final = ("reversible", "preview", "precondition", "reconcile")
 """Parts of a contract that name another tool; see `tools.helpers`."""
+_LATER: Final = frozenset({"preview", "precondition", "reconcile", "cost"})
 EVERYONE: Final = "everyone"
 """As an observer: nobody is known not to see it."""
 
@@ -168,6 +169,9 @@ class ToolContract:
     def to_json(self) -> dict[str, Any]:
         """Give the JSON object that is digested and shown; the digest itself is not part of it."""
         body = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "digest"}
+        # What contracts did not have from the start is left out while it says nothing: a tool keeps its digest, and
+        # what was approved stays approved, when Midwatch itself is updated.
+        body = {name: value for name, value in body.items() if value is not None or name not in _LATER}
         return body | {
             "args": [asdict(arg) for arg in self.args],
             "outs": [asdict(out) for out in self.outs],
