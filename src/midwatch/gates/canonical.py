@@ -19,12 +19,14 @@ A text that is `truncated` or `windowed` has not been read whole; what follows f
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
-from midwatch.gates.encodings import decode
+from midwatch.gates.encodings import LAYERS, decode
 from midwatch.gates.letters import clean, fold, games, humps
 from midwatch.gates.shellwords import shell
 
@@ -43,9 +45,14 @@ _LINE_COMMENT = re.compile(r"(?:(?<=\w)--|--(?=\s))[^\n]{0,200}(?:\n|$)")
 _CARET = re.compile(r"(?<=\w)[\^`](?=\w)")
 _TURNED = re.compile(r"\brev\b|reverse|\[::-1\]")
 _SHIFTED = re.compile(r"rot[-_ ]?13|n-z\S{0,4}a-m")
-_TR_D = re.compile(r"\btr\s+-d[cs]?\s+['\"]?([^'\"\s|;]{1,20})")
-_SED = re.compile(r"\bsed\s+(?:-\w\s+)?['\"]?s([/|,#:])([^/|,#:\n]{1,20})\1([^/|,#:\n]{0,20})\1g?")
+_TR_D = re.compile(r"\btr\s+-d\s+['\"]?([^'\"|;)]{1,20})")
+_SED = re.compile(r"\bsed\s+(?:-\w{1,2}\s+)?['\"]?s([/|,#:])([^/|,#:\n]{1,20})\1([^/|,#:\n]{0,20})\1g?")
 _FILLED = re.compile(r"\.format\(|%\s?\(|['\"]\s-f\s|format!|sprintf|formatted\(")
+_SET = re.compile(r"\bset\s+\"?(\w{1,20})=([^&\n\"]{1,80}?)\s?(?=[&\n\"]|$)", re.IGNORECASE)
+_LITERAL = re.compile(r"(?<!\w)(?:\$|let |var |const |my )?\b(\w{1,20})\s?=\s?([\"'])([^\"'\n]{1,80})\2")
+_JOINS = re.compile(r"\w\s{0,2}(?:\+|\.|~|\|\|)\s{0,2}[$\w]|\$\{|f['\"]|join|concat")
+_HOLE = re.compile(r"\{(\d?)\}|%s")
+_SAID = re.compile(r"((?:(?:echo|printf|print)\s|<<<)\s{0,8})([^|;)\n]{1,400})")
 _STRINGS = re.compile(r"[\"']([^\"'\n]{1,60})[\"']")
 _ROT13 = str.maketrans(
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ", "nopqrstuvwxyzabcdefghijklmNOPQRSTUVWXYZABCDEFGHIJKLM"
@@ -169,18 +176,26 @@ def _fresh(said: str, plain: str) -> str:
 
 
 def _undone(text: str, layers: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, ...], bool]]:
-    # A shell's reading has read its own nested shells; only what another layer uncovers is a shell's again.
-    said, complete = ("", True) if layers[-1:] == ("shell",) else shell(text)
-    if said or not complete:
-        yield said, ("shell",), complete
-    bare = _without_comments(text)
-    if bare != text:
-        yield bare, ("comments",), True
-    for other in _transformed(text):
-        yield other, ("transform",), True
+    # A shell's reading has read its own nested shells, and so on: once is enough until a decoding has uncovered something.
+    since = set(layers[_decoded(layers) :])
+    if "shell" not in since:
+        said, complete = shell(text)
+        if said or not complete:
+            yield said, ("shell",), complete
+    if "comments" not in since:
+        bare = _without_comments(text)
+        if bare != text:
+            yield bare, ("comments",), True
+    if "transform" not in since:
+        for other in _transformed(text):
+            yield other, ("transform",), True
     decoded, names = decode(text)
     if names:
         yield clean(decoded), names, True
+
+
+def _decoded(layers: tuple[str, ...]) -> int:
+    return max((place + 1 for place, name in enumerate(layers) if name in LAYERS), default=0)
 
 
 def _without_comments(text: str) -> str:
@@ -218,13 +233,48 @@ def _blocks(text: str, blank: str = "") -> str:
 def _transformed(text: str) -> Iterator[str]:
     lower = text.lower()
     if ("rev" in lower or "-1]" in lower) and _TURNED.search(lower):
-        yield text[::-1]
+        yield _SAID.sub(lambda match: match[1] + match[2][::-1], text)
+        yield "\n".join(string[::-1] for string in _STRINGS.findall(text))
     if ("rot" in lower or "n-z" in lower) and _SHIFTED.search(lower):
         yield text.translate(_ROT13)
     taken = _TR_D.search(text) if "tr " in text else None
     if taken:
-        yield text[: taken.start()].translate(dict.fromkeys(map(ord, taken[1]))) + text[taken.start() :]
+        table = dict.fromkeys(map(ord, taken[1]))
+        yield _SAID.sub(lambda match: match[1] + match[2].translate(table), text)
+    if "=" in text:
+        yield from _assigned(text)
     if _FILLED.search(text):
-        yield "".join(word for word in _STRINGS.findall(text[:4096]) if "{" not in word and "%" not in word)
+        yield _filled(_STRINGS.findall(text[:4096]))
     for found in _SED.finditer(text[:4096]) if "sed " in text else ():
-        yield text[: found.start()].replace(found[2], found[3])
+        yield _SAID.sub(partial(_replaced, found[2], found[3]), text)
+
+
+def _replaced(old: str, new: str, match: re.Match[str]) -> str:
+    return match[1] + match[2].replace(old, new)
+
+
+def _assigned(text: str) -> Iterator[str]:
+    """`a='r'; b='m'; a+b` of programs, and `set a=r& %a%m` of the other system, with the values in the names' places."""
+    head = text[:8192]
+    if "%" in head:
+        batch = dict(_SET.findall(head)[:32])
+        if batch:
+            yield re.sub(r"%(\w{1,20})%", lambda match: batch.get(match[1], match[0]), head)
+    values = {name: value for name, _, value in _LITERAL.findall(head)[:32]}
+    if values and _JOINS.search(head):
+        names = "|".join(sorted(map(re.escape, values), key=len, reverse=True))
+        yield re.sub(rf"(?<![\w'\"])\$?\b({names})\b(?!\s*=|['\"\w])", lambda match: f"'{values[match[1]]}'", head)
+
+
+def _filled(strings: list[str]) -> str:
+    """`"{1}{0}" -f 'b','a'`, `"%s%s" % ("a", "b")`: each pattern with the strings after it, and all of them in a row."""
+    said = ["".join(word for word in strings if not _HOLE.search(word))]
+    for place, pattern in enumerate(strings[:64]):
+        if _HOLE.search(pattern):
+            said.append(_HOLE.sub(partial(_value, strings[place + 1 : place + 33], itertools.count()), pattern))
+    return "\n".join(said)
+
+
+def _value(values: list[str], counter: Iterator[int], hole: re.Match[str]) -> str:
+    place = int(hole[1]) if hole[1] else next(counter)
+    return values[place] if place < len(values) else ""

@@ -22,6 +22,11 @@ def _pair(heads: str, verbs: str) -> re.Pattern[str]:
     return re.compile(rf"(?<![\w-])(?:{heads})(?:\.exe)?(?![\w-]){_GAP}(?<![\w-])(?:{verbs})(?![\w-])")
 
 
+# `del` is a word of Python, Spanish and Italian too: what is deleted must look like files of that other system.
+_DEL = re.compile(
+    r"(?<![\w-])(?:del|erase)[\s\x01]+(?:/[a-z][\s\x01]|\"?[a-z]:\\|\*\.|%|"
+    r"[\w.\\-]+\.(?:txt|log|bak|tmp|exe|dll|csv|json|db|sql|dat|zip|docx?|xlsx?|pdf|ini|cfg|ya?ml|png|jpg)(?![\w(]))"
+)
 # A token that calls for it -> (family, pattern). These say enough in any place.
 _PHRASES: dict[str, tuple[tuple[str, re.Pattern[str]], ...]] = {
     **dict.fromkeys(
@@ -118,7 +123,8 @@ _PHRASES: dict[str, tuple[tuple[str, re.Pattern[str]], ...]] = {
         (
             "delete",
             re.compile(
-                r"(?<![\w])(?:os|fs|shutil|pathlib|storage|fileutils)[\"'\s,.)\[]{1,4}(?:remove|removesync)(?![a-z])|remove-item|--remove-files"
+                r"(?<![\w])(?:os|fs|shutil|pathlib|storage|fileutils)[\"'\s,.)\[]{1,4}(?:remove|removesync)(?![a-z])|remove-item|--remove-files|"
+                r"from (?:os|shutil|pathlib) import [\w, ]{0,80}(?:remove|unlink|rmdir)"
             ),
         ),
     ),
@@ -150,7 +156,7 @@ _PHRASES: dict[str, tuple[tuple[str, re.Pattern[str]], ...]] = {
         ("delete", re.compile(r"\.drop\s?\(\s?\)|\.drop(?:collection|database|index|table|all|schema)|drop_all\s?\(")),
     ),
     "ri": (("delete", re.compile(r"(?:^|[\n;|{])[\s\x01]*ri[\s\x01]+[^\n]{0,80}-(?:r|recurse|force|fo)\b")),),
-    "del": (("delete", re.compile(r"(?<![\w-])(?:del|erase)[\s\x01]+(?:/[a-z][\s\x01]|[a-z]:\\|\*\.|\"[a-z]:|%)")),),
+    "del": (("delete", _DEL),),
     "rd": (("delete", re.compile(r"(?<![\w-])rd[\s\x01]+/[sq]")),),
 }
 
@@ -158,10 +164,10 @@ _PHRASES: dict[str, tuple[tuple[str, re.Pattern[str]], ...]] = {
 _PLACED: dict[str, tuple[str, bool]] = {
     **dict.fromkeys(("rm", "rmdir"), ("delete", True)),
     **dict.fromkeys(
-        ("shred", "unlink", "srm", "del", "rd", "userdel", "groupdel", "deluser", "blkdiscard", "truncate"),
+        ("shred", "unlink", "srm", "userdel", "groupdel", "deluser", "blkdiscard", "truncate"),
         ("delete", False),
     ),
-    **dict.fromkeys(("trash", "rimraf", "zap", "dropuser", "prune"), ("delete", False)),
+    **dict.fromkeys(("trash", "rimraf", "dropuser"), ("delete", False)),
     **dict.fromkeys(
         ("psql", "mysql", "mongo", "mongosh", "sqlite3", "mysqldump", "sqlplus", "sqlcmd", "cqlsh"), ("database", True)
     ),
@@ -175,9 +181,7 @@ _PLACED: dict[str, tuple[str, bool]] = {
     **dict.fromkeys(
         ("sqlite", "influx", "flyway", "liquibase", "dbmate", "duckdb", "isql", "bcp"), ("database", False)
     ),
-    **dict.fromkeys(
-        ("vercel", "cap", "fly", "flyctl", "heroku", "dokku", "skaffold", "kamal", "eb", "now"), ("deploy", False)
-    ),
+    **dict.fromkeys(("vercel", "flyctl", "dokku", "skaffold", "kamal"), ("deploy", False)),
     "stripe": ("billing", False),
 }
 _HEAD = re.compile(
@@ -185,7 +189,7 @@ _HEAD = re.compile(
 )
 _BREAK = re.compile(r"[\n;|&`{}]|\$\(|[(\[][\s\x01]?[frbu]{0,2}[\"']|\((?=[^()]*$)")
 _WRAPPER = re.compile(
-    r"\"?\w+\"?[:=]\S*|\S+:|-\S*|[\d*/,.-]+[smhd]?|@\w+|[$#>!%]|\\?(?:sudo|doas|env|nohup|time|exec|command|builtin|then|do|else|if|while|until|nice|"
+    r"\"?\w+\"?[:=]\S*|\S+:|-\S*|[\d*/,.-]+[smhd]?|@\w*|-@|[$#>!%]|\\?(?:sudo|doas|env|nohup|time|exec|command|builtin|then|do|else|if|while|until|nice|"
     r"setsid|xargs|busybox|toybox|timeout|stdbuf|ionice|run|cmd|entrypoint|root|eval|call|start|watch|strace|unshare|and|or|not|sh|bash|-c|"
     r"coproc|trap|alias|chrt|taskset|please|/c|shell)"
 )
@@ -222,12 +226,19 @@ def in_commands(text: str, tokens: frozenset[str], *, command: bool, prose: bool
             alone = not text[found.end() : found.end() + 2].strip("\n")
             if (anywhere or not prose) and (command or not alone) and _in_place(text, found.start()):
                 yield word
+    if command and text.startswith("del ") and "\n" not in text:
+        yield "delete"
     if command and "bin/" in text:
         yield from (_PLACED[found[1]][0] for found in _BORROWED.finditer(text))
     if command and _GLOBBED.search(text):
         for found in _GLOB.finditer(text):
             name = found[1].rpartition("/")[2]
-            if re.search(r"[?*\[]", found[1]):
+            # `/bin/r?` is a program; `/*` and `src/*` are many things.
+            if (
+                re.search(r"[?*\[]", found[1])
+                and (re.search(r"[a-z]", name) or found[1].count("/") > 1)
+                and name != "*"
+            ):
                 fits = re.compile(translate(name))
                 yield from (word for head, (word, _) in _PLACED.items() if fits.match(head))
 

@@ -25,6 +25,7 @@ __all__ = ["LAYERS", "decode", "unescape"]
 UNPACKED = 65_536  # bytes taken out of one compressed run, at most
 
 _UNICODE_URL = re.compile(r"%u([0-9a-fA-F]{4})")
+_PUNYCODE = re.compile(r"xn--([a-z0-9-]{2,60})")
 _QUOTED = re.compile(r"(?:=[0-9A-F]{2}){2,}")
 _ESCAPE = re.compile(
     r"\\(?:u\{([0-9a-fA-F]{1,6})\}|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|x\{?([0-9a-fA-F]{2})\}?|0?([0-3][0-7]{2})|N\{([A-Za-z -]{3,60})\})"
@@ -44,8 +45,9 @@ _LISTING = re.compile(r"concat|join|implode|reduce|\bsum\(", re.IGNORECASE)
 _INSERT = re.compile(r"\$?\{\s{0,4}(['\"`])([\w /.:-]{0,80})\1\s{0,4}\}")
 _SHIFT = re.compile(r"([\"'])([^\"'\n]{2,400})\1\.replace(?:All)?\(([\"'])(.{1,8}?)\3,\s?([\"'])(.{0,8}?)\5\)")
 _BASE64 = re.compile(
-    r"(?<![A-Za-z0-9+/_=-])(?=[a-z/_-]{0,80}[A-Z0-9+])[A-Za-z0-9+/_-]{6,}(?:\r?\n[A-Za-z0-9+/_-]{4,})*(?:={1,2})?"
+    r"(?<![A-Za-z0-9+/_=-])(?=[a-z/_-]{0,80}[A-Z0-9+])(?:[A-Za-z0-9+/_-]{6,}|[A-Za-z0-9+/_-]{4,5}(?=\r?\n[A-Za-z0-9+/_-]{4}))(?:\r?\n[A-Za-z0-9+/_-]{4,})*(?:={1,2})?"
 )
+_BASE64_SHORT = re.compile(r"(?<![A-Za-z0-9+/_=-])(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{2,3}={1,2})(?![A-Za-z0-9+/_=-])")
 _BASE64_PART = re.compile(r"[A-Za-z0-9+/]{8,}={0,2}")
 _BASE32 = re.compile(r"(?<![A-Za-z0-9])[A-Z2-7]{8,}={0,6}(?![A-Za-z0-9])")
 _HEX = re.compile(r"(?<![0-9A-Za-z])(?:(?:0x|\\x|%)?[0-9a-fA-F]{2}[ :,;_-]{0,2}){3,}(?![0-9A-Za-z])")
@@ -80,9 +82,18 @@ def _html(text: str) -> str:
 
 
 def _url(text: str) -> str:
+    if "xn--" in text:
+        text = _PUNYCODE.sub(_international, text)
     if "%" not in text:
         return text
     return unquote(_UNICODE_URL.sub(lambda match: chr(int(match[1], 16)), text), errors="replace")
+
+
+def _international(match: re.Match[str]) -> str:
+    try:
+        return match[1].encode("ascii").decode("punycode")
+    except (UnicodeError, ValueError, OverflowError):
+        return match[0]
 
 
 def _quoted_printable(text: str) -> str:
@@ -132,6 +143,9 @@ def _concat(text: str) -> str:
 
 
 def _base64(text: str) -> str:
+    lower = text.lower()
+    if "64" in lower or "atob" in lower:
+        text = _BASE64_SHORT.sub(_from_base64, text)  # somebody says that there is some: less will do
     return _BASE64.sub(_from_base64, text)
 
 
@@ -148,12 +162,14 @@ def _from_base64(match: re.Match[str]) -> str:
 
 def _base64_said(run: str) -> str:
     bare = run.rstrip("=")
-    if len(bare) < 6 or len(bare) % 4 == 1:
+    if len(bare) < 3 or len(bare) % 4 == 1 or (bare.isupper() and bare.isalpha()):
         return ""
-    try:
-        return _said(binascii.a2b_base64(bare + "=" * (-len(bare) % 4)))
-    except (binascii.Error, ValueError):
+    raw = binascii.a2b_base64(bare + "=" * (-len(bare) % 4))
+    # Bits left over at the end are zero in what an encoder wrote; in a word that only looks so they seldom are.
+    if len(bare) % 4 and binascii.b2a_base64(raw, newline=False).rstrip(b"=") != bare.encode():
         return ""
+    said = _said(raw)
+    return "" if len(bare) < 12 and not said.strip().isprintable() else said
 
 
 def _base32(text: str) -> str:

@@ -25,8 +25,8 @@ GAMES = frozenset({"leet", "spaced", "split"})
 
 _INVISIBLE = re.compile(r"[\x00\x02-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u115f\u1160\u3164\uffa0]")
 _ANSI = re.compile(r"\x1b\[[0-9;?]{0,16}[A-Za-z]")
-_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-_HUMPED = re.compile(r"[a-z0-9][A-Z]|[A-Z][A-Z][a-z]")
+_HUMP = re.compile(r"(?<=[a-z])(?<!0x)(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_HUMPED = re.compile(r"[a-z][A-Z]|[A-Z][A-Z][a-z]")
 _LONG = re.compile(r"[A-Za-z0-9+/=_-]{40,}")
 
 _PLAIN = {
@@ -59,10 +59,9 @@ _LEET = str.maketrans("0345789@$€£+", "oeastbgaseet")
 _EITHER = {"1": "li", "!": "il", "|": "li", "6": "gb"}
 _LEET_TOKEN = re.compile(r"(?<![\w@$!|+€£])(?=[\w@$!|+€£]*[0-9@$!|+€£])[\w@$!|+€£]{4,24}(?![\w@$€£])")
 _LEETISH = re.compile(r"[0-9@$!|+€£]")
-_GAP = r"[ \t\u00a0.,_*~|/\\'\"`^:;+=-]"
-_SPACED = re.compile(rf"(?<![a-z0-9@$])[a-z0-9@$]({_GAP}{{1,3}})[a-z0-9@$](?:\1[a-z0-9@$]){{2,40}}(?![a-z0-9@$])")
-_SPACED_GAP = re.compile(rf"{_GAP}{{1,3}}")
-_SPLIT = re.compile(r"(?<![a-z])[a-z]+(?:([-_*~'\"`^\u00b7.|+])\1?[a-z]+)(?:\1{1,2}[a-z]+){0,12}(?![a-z])")
+_SPACED = re.compile(r"(?<![a-z0-9@$])[a-z0-9@$]([^a-z0-9@$]{1,3})[a-z0-9@$](?:\1[a-z0-9@$]){2,40}(?![a-z0-9@$])")
+_SPACED_GAP = re.compile(r"[^a-z0-9@$]+")
+_SPLIT = re.compile(r"(?<![a-z])[a-z]+(?:([^\w\s\x01]|_)\1?[a-z]+)(?:\1{1,2}[a-z]+){0,12}(?![a-z])")
 _BREAK = re.compile(r"(?<![a-z])([a-z]{1,20})-\n[ \t]{0,40}([a-z]{1,20})")
 
 
@@ -101,11 +100,12 @@ def games(folded: str) -> Iterator[tuple[str, str]]:
     """Undo letter games in a folded text.
 
     Yields:
-        (word, layer), layer one of `GAMES`; only the words concerned, since the rest is read elsewhere. `leet` also reads what was set apart: `d 3 l 3 t 3`.
+        (word, layer), layer one of `GAMES`; only the words concerned, since the rest is read elsewhere. `leet` also
+        reads what was set apart: `d 3 l 3 t 3`.
     """
     spaced = [_SPACED_GAP.sub("", match[0]) for match in _SPACED.finditer(folded)]
     yield from ((word, "spaced") for word in spaced)
-    yield from ((_joined(match), "split") for match in _SPLIT.finditer(folded))
+    yield from ((word, "split") for match in _SPLIT.finditer(folded) for word in _joined(match))
     yield from ((match[1] + match[2], "split") for match in _BREAK.finditer(folded if "-\n" in folded else ""))
     tokens = itertools.chain(_LEET_TOKEN.findall(folded) if _LEETISH.search(folded) else (), spaced)
     yield from ((word, "leet") for token in dict.fromkeys(tokens) for word in _unleet(token))
@@ -122,10 +122,18 @@ def _typed(text: str) -> str:
     return "".join(shown)
 
 
-def _joined(match: re.Match[str]) -> str:
-    # `data.base` is a module and `data|base` a table's row; only a hyphen or the like makes them one word.
-    whole, gap = match[0], match[1]
-    return "" if gap in ".|+\"'" and f"data{gap}base" in whole else whole.replace(gap, "")
+def _joined(match: re.Match[str]) -> Iterator[str]:
+    # Two to four parts that stand together, and all of them.
+    gap = match[1]
+    parts = [part for part in match[0].split(gap) if part]
+    for size in range(2, min(len(parts), 4) + 1):
+        for start in range(len(parts) - size + 1):
+            # `data.base` is a module and `data/base` a path; only a hyphen or the like makes them one word.
+            if gap.isascii() and gap not in "-_*~^`" and parts[start : start + 2] == ["data", "base"]:
+                continue
+            yield "".join(parts[start : start + size])
+    if len(parts) > 4:
+        yield "".join(parts)
 
 
 def _unleet(token: str) -> Iterator[str]:

@@ -21,9 +21,11 @@ from midwatch.gates.shellvars import Variables, braces
 __all__ = ["BLANK", "shell"]
 
 BLANK = "\x01"
+BREAK = "\x03"  # a line break inside a word; a blank once the reading is done
 CUT = "\x02"  # a blank out of an unquoted expansion: words part here
 DEPTH = 4
 
+_INSIDE = str.maketrans({" ": BLANK, "\t": BLANK, "\r": BLANK, "\n": BREAK})
 _SHELLISH = re.compile(r"['\"\\$`;|&(){}<>]")
 _PLAIN = re.compile(r"[^\s'\"\\$`;&|()<>]+")
 _DOLLAR = re.compile(r"\$(?:\{((?:[^{}]|\$\{[^{}]{0,60}\}){0,200})\}|([A-Za-z_]\w*|[0-9@*#?$!-]))")
@@ -57,7 +59,7 @@ def shell(text: str) -> tuple[str, bool]:
         return "", True
     reader = _Reader(8 * len(text) + 4096)
     lines = reader.read(text, 0)
-    return "\n".join(lines), reader.budget > 0 and not reader.deep
+    return "\n".join(lines).replace(BREAK, BLANK), reader.budget > 0 and not reader.deep
 
 
 class _Reader:
@@ -99,6 +101,7 @@ class _Script:
         self.lines: list[str] = []
         self.nested: list[str] = []
         self.array = ""
+        self.fed = False  # a program is given what the next commands print: `bash <(echo ...)`
         self.unclosed: set[str] = set()  # quotes that have no second one further on
 
     def run(self) -> None:
@@ -165,6 +168,7 @@ class _Script:
             said.extend(inner.word)
             inner.word.clear()
         self.lines.extend(inner.lines)
+        self.nested.extend(inner.nested)
         return "".join(said)
 
     def _escape(self) -> None:
@@ -174,7 +178,7 @@ class _Script:
     def _dollar(self) -> None:
         ansi = _ANSI.match(self.text, self.at)
         if ansi:
-            self._add(_blanks(unescape(ansi[1].replace("\\'", "'"))))
+            self._add(_blanks(unescape(ansi[1].replace("\\'", "'")).replace("\\n", "\n").replace("\\t", "\t")))
             self.at = ansi.end()
             return
         if self.text.startswith("$(", self.at):
@@ -218,9 +222,10 @@ class _Script:
         script.run()
         self.lines.extend(script.lines)
         self.nested.extend(script.nested)
-        said = _output(script.lines[-1].split("\n")[0].split(" ")) if script.lines else ""
-        first = _output(script.lines[0].split(" ")) if script.lines else ""
-        self._add(re.sub(r"\s+", CUT, (first or said).replace(BLANK, " ").strip()))
+        said = next(filter(None, (_output(line.split(" ")) for line in script.lines)), "")
+        if any(line == "rev" for line in script.lines):
+            said = said[::-1]
+        self._add(re.sub(r"\s+", CUT, _said(said).strip()))
 
     def _paren(self, start: int) -> int:
         depth, at = 1, start
@@ -232,9 +237,9 @@ class _Script:
             depth += 1 if found[0] == "(" else -1
             at = found.end()
             if depth == 0:
-                self.reader.budget -= (at - start) // 8
+                self.reader.budget -= (at - start) // 4
                 return at - 1
-        self.reader.budget -= (limit - start) // 8 + 1
+        self.reader.budget -= (limit - start) // 2 + 1
         return -1
 
     def _separator(self, char: str) -> None:
@@ -250,6 +255,7 @@ class _Script:
             self._end_word()
         elif char in "<>":
             self._end_word()
+            self.fed = self.text.startswith("<(", self.at) and bool(_RUNNERS.fullmatch(_name(self.words)))
             if self.text.startswith("<<<", self.at):
                 self.words.append("<<<")
                 self.at += 2
@@ -287,16 +293,18 @@ class _Script:
         runs = [bool(_RUNNERS.fullmatch(_name(words))) for words in pipe]
         for place, words in enumerate(pipe):
             said = bool(_SAYS.fullmatch(_name(words)))
-            if runs[place] or (said and (any(runs[place + 1 :]) or _kept(words))):
+            if runs[place] or (said and (self.fed or any(runs[place + 1 :]) or _kept(words))):
                 self._nest(words)
             if "<<<" in words[:-1]:
-                self.nested.append(words[words.index("<<<") + 1].replace(BLANK, " "))
-            self.nested.extend(word[1:].replace(BLANK, " ") for word in words if word.startswith("!") and BLANK in word)
+                self.nested.append(_said(words[words.index("<<<") + 1]))
+            self.nested.extend(_said(word[1:]) for word in words if word.startswith("!"))
 
     def _nest(self, words: list[str]) -> None:
-        self.nested.extend(word.replace(BLANK, " ") for word in words[1:] if BLANK in word or _SHELLISH.search(word))
+        self.nested.extend(
+            _said(word) for word in words[1:] if BLANK in word or BREAK in word or _SHELLISH.search(word)
+        )
         if _name(words) in {"eval", "echo", "printf", "env"}:
-            self.nested.append(_output(words).replace(BLANK, " ") or " ".join(words[1:]).replace(BLANK, " "))
+            self.nested.append(_said(_output(words) or " ".join(words[1:])))
 
     def _settled(self, words: list[str]) -> list[str]:
         """Take assignments, `for`, `set --` and aliases out of a command's words."""
@@ -305,7 +313,7 @@ class _Script:
         for word in words:
             found = _ASSIGN.fullmatch(word)
             if found:
-                names.assign(found[1], found[3].replace(BLANK, " "), more=bool(found[2]))
+                names.assign(found[1], _said(found[3]), more=bool(found[2]))
             elif word not in {"export", "declare", "local", "readonly", "typeset", "-r", "-x", "env", "alias"}:
                 break
             start += 1
@@ -313,11 +321,11 @@ class _Script:
         if words[0] == "alias" and start:
             self._alias(words[1:])
         elif head == "for" and "in" in words[start : start + 3]:
-            names.assign(words[start + 1], " ".join(words[start + 3 :]).replace(BLANK, " "))
+            names.assign(words[start + 1], _said(" ".join(words[start + 3 :])))
         elif head == "set" and words[start + 1 : start + 2] == ["--"]:
             names.array("@", words[start + 2 :])
         elif head == "read" and "<<<" in words:
-            names.assign(words[start + 1], words[-1].replace(BLANK, " "))
+            names.assign(words[start + 1], _said(words[-1]))
         elif head == "printf" and words[start + 1 : start + 2] == ["-v"] and len(words) > start + 3:
             names.assign(words[start + 2], _output(["printf", *words[start + 3 :]]))
         elif head in self.reader.aliases:
@@ -328,12 +336,16 @@ class _Script:
         for word in words:
             name, _, value = word.partition("=")
             if value and len(self.reader.aliases) < 64:
-                self.reader.aliases[name] = value.replace(BLANK, " ")
-                self.nested.append(value.replace(BLANK, " "))
+                self.reader.aliases[name] = _said(value)
+                self.nested.append(_said(value))
 
 
 def _blanks(text: str) -> str:
-    return re.sub(r"[ \t\n\r]", BLANK, text)
+    return text.translate(_INSIDE)
+
+
+def _said(word: str) -> str:
+    return word.replace(BLANK, " ").replace(BREAK, "\n")
 
 
 def _closing(text: str, at: int) -> int:
@@ -361,12 +373,14 @@ def _kept(words: list[str]) -> bool:
 
 
 def _output(words: list[str]) -> str:
-    """What echo or printf would print; empty for every other command."""
+    """What echo, printf or which would print; empty for every other command."""
     name, rest = _name(words), words[1:]
     if name in {"echo", "print", "write-output"}:
         while rest and re.fullmatch(r"-[neE]+", rest[0]):
             rest = rest[1:]
         return unescape(" ".join(rest[: rest.index(">")] if ">" in rest else rest))
+    if name in {"which", "type", "command"}:
+        return rest[-1] if rest else ""
     if name == "printf" and rest:
         rest = rest[1:] if rest[0] == "--" else rest
         pattern, values = (rest[0], list(rest[1:])) if rest else ("", [])
@@ -376,6 +390,7 @@ def _output(words: list[str]) -> str:
             chunk = iter(values[place : place + count])
             said += _FORMAT.sub(lambda _, chunk=chunk: next(chunk, ""), pattern)  # type: ignore[misc]
         return unescape(said.replace("\\n", " "))
-    if name == "cat" and "<<<" in rest[:-1]:
-        return rest[rest.index("<<<") + 1]
+    if "<<<" in rest[:-1] and _SAYS.fullmatch(name):
+        said = rest[rest.index("<<<") + 1]
+        return said[::-1] if name == "rev" else said
     return ""

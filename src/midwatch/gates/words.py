@@ -99,11 +99,13 @@ _LEVEL = re.compile(
 _PRD = re.compile(r"[-_=]prd\d?(?![a-z0-9])|(?<![a-z0-9])prd\d?[-_]|//prd\d?\.|@prd\d?\.|\.prd\d?\.")
 
 _CHARGE = re.compile(
-    r"(?<![a-z])(?<!in[-_ ])(?<!re)(?:charge[ds]?|charging)[\s\x01_]+(?:the[\s\x01_]+|all[\s\x01_]+|every[\s\x01_]+|each[\s\x01_]+|"
+    r"(?<![a-z])(?<!in[-_ ])(?<!re)(?:charge[ds]?|charging)(?: of)?[\s\x01_]+(?:the[\s\x01_]+|all[\s\x01_]+|every[\s\x01_]+|each[\s\x01_]+|"
     r"a[\s\x01_]+|our[\s\x01_]+|their[\s\x01_]+|his[\s\x01_]+|her[\s\x01_]+|saved[\s\x01_]+)*"
     r"(?:card|customer|client|account|user|tenant|subscriber|credit|\$|€|£|usd|eur|\d+[.,]\d\d)"
 )
-_CHARGES = re.compile(r"(?:^|(?<!in)[/_.:-])charges?(?:$|[/_.:?-])|(?:create|capture|get|list|post)charges?")
+_CHARGES = re.compile(
+    r"(?:^|(?<!in)(?<!of)(?<!service)[/_.:-])charges?(?:$|[/_.:?-])|(?:create|capture|get|list|post)charges?"
+)
 _BILL = re.compile(
     r"(?<![a-z])bill(?:s|ed)?[\s\x01_-]+(?:the[\s\x01_]+|all[\s\x01_]+|every[\s\x01_]+|each[\s\x01_]+|our[\s\x01_]+)*"
     r"(?:customer|client|account|user|tenant|subscriber|card|company|companies)s?"
@@ -131,6 +133,9 @@ _URL = re.compile(
     r"(?:postgres(?:ql)?|mysql|mariadb|mongodb(?:\+srv)?|mssql|oracle|cockroachdb|cassandra)(?:\+\w+)?://|jdbc:\w+:"
 )
 
+_OPERATION = re.compile(
+    r"(?<![a-z])(?:op|operation|action|cmd|command|method|verb|mode)[\"']?[\s\x01]?[=:][\s\x01]?[\"']?(?:remove|drop|truncate|unlink)(?![a-z])"
+)
 Test = Callable[[str, str, frozenset[str]], bool]
 
 
@@ -201,10 +206,8 @@ _VOCABULARY: dict[str, tuple[tuple[str, Test], ...]] = {
             "dynamodb",
             "cockroachdb",
             "mssql",
-            "cassandra",
-            "oracle",
         ),
-        (("database", _found(_URL)), ("database", _active)),
+        (("database", _always),),
     ),
     **dict.fromkeys(
         ("pgpassword", "pghost", "pguser", "psql", "mysqldump", "mongosh", "sqlplus"), (("database", _active),)
@@ -213,8 +216,10 @@ _VOCABULARY: dict[str, tuple[tuple[str, Test], ...]] = {
     **dict.fromkeys(("wipe", "wipes", "wiped", "wiping", "wipefs", "wipeout"), (("delete", _always),)),
     **dict.fromkeys(("erase", "erases", "erased", "erasing", "erasure"), (("delete", _always),)),
     **dict.fromkeys(("destroy", "destroys", "destroyed", "destroying"), (("delete", _always),)),
-    **dict.fromkeys(("truncate", "truncates", "truncating"), (("delete", _found(_TRUNCATE)), ("delete", _whole))),
-    **dict.fromkeys(("remove", "unlink", "del"), (("delete", _whole),)),
+    **dict.fromkeys(
+        ("truncate", "truncates", "truncating"), (("delete", _found(_TRUNCATE, _OPERATION)), ("delete", _whole))
+    ),
+    **dict.fromkeys(("remove", "unlink", "del"), (("delete", _whole), ("delete", _found(_OPERATION)))),
     **dict.fromkeys(("update", "insert", "alter", "create", "grant"), (("database", _found(_SQL_CHANGE)),)),
     **dict.fromkeys(
         ("refund", "refunds", "refunded", "refunding", "chargeback", "chargebacks"), (("billing", _always),)
@@ -264,9 +269,7 @@ def families(text: str, manner: Manner, *, gaps: bool = True) -> Iterator[str]:
         if any(word in run and word not in text for word in WORDS):
             yield from _of(_GAPPED, text)
     tokens = frozenset(_TOKEN.findall(text))
-    if "drop" in text and (
-        _DROP.search(text) or (manner != "prose" and (_DROP_MORE.search(text) or _whole(text, manner, tokens)))
-    ):
+    if "drop" in text and _dropped(text, manner, tokens):
         yield "delete"
     if not tokens.isdisjoint(_VOCABULARY):
         yield from _vocabulary(_NOISE.sub(_unless_words, text), manner)
@@ -275,6 +278,12 @@ def families(text: str, manner: Manner, *, gaps: bool = True) -> Iterator[str]:
         if _TOOL_DROP.search(text) or _TOOL_REMOVE.search(text):
             yield "delete"
     yield from in_commands(text, tokens, command=manner == "command", prose=manner == "prose")
+
+
+def _dropped(text: str, manner: Manner, tokens: frozenset[str]) -> bool:
+    if _DROP.search(text) or _OPERATION.search(text):
+        return True
+    return manner != "prose" and bool(_DROP_MORE.search(text) or _whole(text, manner, tokens))
 
 
 def _vocabulary(text: str, manner: Manner) -> Iterator[str]:
