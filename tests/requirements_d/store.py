@@ -9,4 +9,5 @@ REQUIREMENTS: dict[str, str] = {
     "STORE-6": "A damaged, foreign, locked, full or newer database is a clear error and nothing is lost.",
     "STORE-7": "A piece of work that fails undoes itself alone.",
     "STORE-8": "A home of an older revision becomes one of this version when it is opened, whole or not at all; what waited goes on.",
+    "STORE-9": "What people say to a gate is kept once each, links and closings are used once, messages wait until they are taken.",
 }

@@ -59,7 +59,13 @@ class Gates(Protocol):
         """
 
     def expire(self, at_us: int) -> Sequence[str]:
-        """Set every open gate past its expiry to `expired`; returns their ids."""
+        """Set every open gate past its expiry to `expired`, closed at `at_us`; returns their ids."""
+
+    def overdue(self, at_us: int) -> bool:
+        """Say whether some open gate is past its expiry; one indexed read."""
+
+    def ready(self, since_us: int) -> Sequence[str]:
+        """Runs that wait and one of whose gates was closed after they stopped, at `since_us` or later; each once."""
 
     def reopen(self, row: GateRow) -> GateRow:
         """Replace a denied, expired or used gate of the same id by a new open one with a new nonce."""

@@ -143,8 +143,22 @@ class SqlGates:
                 "SELECT id FROM gate WHERE status = 'open' AND expires_us < ? ORDER BY id", (at_us,)
             ).fetchall()
         ]
-        self._sql.executemany("UPDATE gate SET status = 'expired' WHERE id = ?", [(gate,) for gate in late])
+        sql = "UPDATE gate SET status = 'expired', answered_us = ? WHERE id = ?"
+        self._sql.executemany(sql, [(at_us, gate) for gate in late])
         return late
+
+    def overdue(self, at_us: int) -> bool:
+        """Say whether `expire` would close anything."""
+        sql = "SELECT 1 FROM gate WHERE status = 'open' AND expires_us < ? LIMIT 1"
+        return self._sql.execute(sql, (at_us,)).fetchone() is not None
+
+    def ready(self, since_us: int) -> Sequence[str]:
+        """Runs that can go on."""
+        sql = (
+            "SELECT DISTINCT g.run FROM gate g JOIN run r ON r.id = g.run "
+            "WHERE g.answered_us >= ? AND r.status = 'waiting' AND g.answered_us >= r.ended_us ORDER BY g.run"
+        )
+        return [row[0] for row in self._sql.execute(sql, (since_us,)).fetchall()]
 
     def reopen(self, row: GateRow) -> GateRow:
         """Replace a closed gate by a new open one."""

@@ -145,6 +145,7 @@ _table(
     sa.Index("gate_status", "status", "opened_us"),
     sa.Index("gate_run", "run"),
     sa.Index("gate_expiry", "status", "expires_us"),
+    sa.Index("gate_answered", "answered_us"),
 )
 _table(
     "gate_answer",

@@ -34,6 +34,7 @@ def upgrade() -> None:
     ):
         op.add_column("gate", column)
     op.create_index("gate_expiry", "gate", ["status", "expires_us"])
+    op.create_index("gate_answered", "gate", ["answered_us"])
     _answers()
     _people()
 
