@@ -157,7 +157,8 @@ def test_a_run_is_ready_when_a_gate_closed_after_it_stopped(store: Store) -> Non
         RunRow(run, "f", None, "d", "b", "g", "p", None, "waiting", 1, "i", ended_us=150)
         for run in (GATE.run, other.run)
     ]
-    store.write(lambda tx: [tx.runs.create(row) for row in rows])
+    for row in rows:
+        store.write(lambda tx, row=row: tx.runs.create(row))  # type: ignore[misc]
     store.write(lambda tx: tx.gates.open(other))
     assert [] == store.read(lambda tx: tx.gates.ready(0))
     store.write(lambda tx: tx.gates.answer(GATE.id, approve=True, by="ann", reason="", at_us=200))
@@ -166,7 +167,9 @@ def test_a_run_is_ready_when_a_gate_closed_after_it_stopped(store: Store) -> Non
     )
     store.write(lambda tx: tx.runs.update(GATE.run, ended_us=300))
     assert [] == store.read(lambda tx: tx.gates.ready(0))
+    assert (False, True) == store.read(lambda tx: (tx.gates.overdue(400), tx.gates.overdue(401)))
     store.write(lambda tx: tx.gates.expire(500))
+    assert not store.read(lambda tx: tx.gates.overdue(500))
     assert [other.run] == store.read(lambda tx: list(tx.gates.ready(0)))
     store.write(lambda tx: tx.runs.update(other.run, status="running"))
     assert [] == store.read(lambda tx: tx.gates.ready(0))
@@ -192,7 +195,7 @@ def test_principals_are_found_by_name_and_by_token(store: Store) -> None:
     with pytest.raises(NotFound):
         store.write(lambda tx: tx.principals.update("bob", roles="admin"))
     with pytest.raises(TypeError):
-        store.write(lambda tx: tx.principals.update("ann", **{"created_by": "bob"}))
+        store.write(lambda tx: tx.principals.update("ann", created_by="bob"))
 
 
 @pytest.mark.req("STORE-9")

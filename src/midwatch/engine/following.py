@@ -39,10 +39,7 @@ def ready(store: Store, *, since_us: int, at_us: int) -> list[RunRow]:
     Args:
         since_us: answers before this are not looked at; 0 for all.
     """
-    late = store.read(
-        lambda tx: [row.id for row in tx.gates.list(statuses=("open",), limit=1) if row.expires_us < at_us]
-    )
-    if late or not since_us:
+    if store.read(lambda tx: tx.gates.overdue(at_us)):
         store.write(lambda tx: answering.expire(tx, at_us))
     found = store.read(lambda tx: [tx.runs.get(run) for run in tx.gates.ready(since_us)])
     return [row for row in found if row is not None]
