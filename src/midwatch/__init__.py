@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from midwatch.config.fleet import Fleet
     from midwatch.engine.kernel import Kernel
     from midwatch.errors import MidwatchError, ToolFailure
+    from midwatch.graph.govern import Kit
     from midwatch.graph.team import team
     from midwatch.records.envelope import Envelope
     from midwatch.records.run import RunResult
@@ -24,6 +25,7 @@ __all__ = [
     "Envelope",
     "Fleet",
     "Kernel",
+    "Kit",
     "MidwatchError",
     "Out",
     "RunResult",
@@ -41,6 +43,7 @@ _HOMES = {
     "Envelope": "midwatch.records.envelope",
     "Fleet": "midwatch.config.fleet",
     "Kernel": "midwatch.engine.kernel",
+    "Kit": "midwatch.graph.govern",
     "MidwatchError": "midwatch.errors",
     "Out": "midwatch.tools.contract",
     "RunResult": "midwatch.records.run",

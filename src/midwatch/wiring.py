@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from midwatch.config.check import check as check_config
 from midwatch.config.fleet import Fleet
-from midwatch.config.specs import RouteSpec
+from midwatch.config.specs import ImportSpec, RouteSpec
 from midwatch.errors import InvalidFleet, MidwatchError, NotFound, Problem, RunHalted
 from midwatch.governor.watch import HEARTBEAT
 from midwatch.records.event import Event
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from midwatch.engine.context import RouteRuntime
     from midwatch.engine.kernel import Kernel
     from midwatch.gates.review import Speaker
+    from midwatch.tools.registry import Registry
 
 __all__ = ["check_fleet", "clock", "home_path", "load_fleet", "open", "open_store"]
 
@@ -150,6 +151,10 @@ def check_fleet(
             warnings.append(
                 Problem(place, f"`{name}` may take {agent.limits.steps} steps; 20 are usually enough", "many-steps")
             )
+    if isinstance(fleet.graph, ImportSpec) and not errors:
+        found, warned = _imported(fleet, registry)
+        errors += found
+        warnings += warned
     routes = []
     for alias in sorted({fleet.route_of(name).alias for name in fleet.agents}):
         route = fleet.routes[alias]
@@ -157,6 +162,28 @@ def check_fleet(
         routes.append(shown)
         errors += [problem] if problem else []
     return errors, warnings, routes
+
+
+def _imported(fleet: Fleet, registry: Registry) -> tuple[list[Problem], list[Problem]]:
+    """Load and build an imported graph; name its parts that can act past the guards, as errors where the fleet asks for that."""
+    from midwatch.graph import foreign, guards  # noqa: PLC0415 - langgraph costs a second
+    from midwatch.graph.govern import Kit, NotRunning  # noqa: PLC0415 - as above
+
+    kit = Kit(fleet, registry, NotRunning())
+    try:
+        graph = foreign.load(fleet, kit).compile(kit, None)
+    except InvalidFleet as invalid:
+        return list(invalid.problems), []
+    place = fleet.where("graph", "import")
+    open_ = [
+        Problem(
+            place,
+            f"`{part.node}` is unguarded: {part.why}" if part.node else f"the graph's start is unguarded: {part.why}",
+            "unguarded",
+        )
+        for part in guards.unguarded(graph)
+    ]
+    return (open_, []) if fleet.require_guarded else ([], open_)
 
 
 def _unenforced(fleet: Fleet) -> list[Problem]:

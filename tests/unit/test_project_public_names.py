@@ -18,6 +18,7 @@ HOMES = {
     "Envelope": "midwatch.records.envelope",
     "Fleet": "midwatch.config.fleet",
     "Kernel": "midwatch.engine.kernel",
+    "Kit": "midwatch.graph.govern",
     "MidwatchError": "midwatch.errors",
     "Out": "midwatch.tools.contract",
     "RunResult": "midwatch.records.run",

@@ -14,9 +14,11 @@ from typing import Any, Protocol, TypeVar
 import anyio
 import anyio.to_thread
 from langgraph.errors import GraphBubbleUp
+from langgraph.runtime import RunControl
 
 from midwatch.config.fleet import Fleet
 from midwatch.errors import MidwatchError
+from midwatch.graph.foreign import Foreign
 from midwatch.models.port import ChatModel
 from midwatch.models.prices import Price
 from midwatch.sandbox.port import Sandbox
@@ -72,6 +74,8 @@ class Segment:
         epoch: under which every write of this segment is fenced.
         deadline_us: when the run's wall or working bound ends, or None.
         stamp: digests of graph and policy, kept with every checkpoint.
+        foreign: the imported graph, where the fleet has one.
+        control: asks LangGraph to begin no further superstep.
         pause: awaits a number of microseconds; passed in, so that tests need no clock.
     """
 
@@ -89,6 +93,8 @@ class Segment:
     governed: bool
     deadline_us: int | None = None
     stamp: Mapping[str, str] = field(default_factory=dict)
+    foreign: Foreign | None = None
+    control: RunControl = field(default_factory=RunControl)
     halt: MidwatchError | None = None
     limiter: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(16))
     writers: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(16))
@@ -97,6 +103,7 @@ class Segment:
         """Mark the segment as stopped; the first reason stays. Returns what to raise."""
         if self.halt is None:
             self.halt = error
+            self.control.request_drain(type(error).__name__)
         return Halted(self.halt)
 
     def check(self) -> None:

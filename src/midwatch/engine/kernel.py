@@ -19,6 +19,7 @@ import orjson
 
 from midwatch.config.fleet import Fleet
 from midwatch.config.guarantees import not_guaranteed
+from midwatch.config.specs import ImportSpec
 from midwatch.engine import rebinding, undo
 from midwatch.engine.context import RouteRuntime, Scrub, Segment
 from midwatch.engine.editing import Edit, edit
@@ -28,7 +29,8 @@ from midwatch.engine.runner import LEASE_US, deadline, result_of, run_segment
 from midwatch.engine.undo import Undone
 from midwatch.errors import Divergence, MidwatchError, NotFound, NotGuaranteed, RunHalted, UsageProblem
 from midwatch.gates.review import Speaker, unmanned
-from midwatch.graph import team
+from midwatch.graph import foreign, team
+from midwatch.graph.govern import Kit, NotRunning
 from midwatch.records.event import EventDraft
 from midwatch.records.gate import GateRow
 from midwatch.records.run import RunResult, RunRow, new_run_id
@@ -69,6 +71,9 @@ class Kernel:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._foreign: foreign.Foreign | None = None
+        if isinstance(parts.fleet.graph, ImportSpec):
+            self._foreign = foreign.load(parts.fleet, Kit(parts.fleet, parts.registry, NotRunning()))
 
     @property
     def store(self) -> Store:
@@ -133,7 +138,7 @@ class Kernel:
 
         Raises:
             NotGuaranteed: the fleet asks for what this version does not enforce; nothing was started.
-            UsageProblem: `request` is not JSON.
+            UsageProblem: `request` is not JSON, or does not fit an imported graph.
             StoreError: the home cannot be used; nothing was started.
         """
         self._refuse_unkept()
@@ -142,6 +147,8 @@ class Kernel:
             body = orjson.dumps(request, option=orjson.OPT_SORT_KEYS)
         except TypeError as error:
             raise UsageProblem("the input of a run must be a JSON value") from error
+        if self._foreign is not None:
+            self._foreign.accept(orjson.loads(body))
         return await self._segment(self._create(body))
 
     async def aresume(self, run: str, *, accept: bool = False, reason: str = "") -> RunResult:
@@ -163,7 +170,7 @@ class Kernel:
         if row.status == "cancelled":
             raise RunHalted(f"run `{run[:7]}` was cancelled for good; start a new one with `midwatch run`")
         fleet = self._parts.fleet
-        mine = rebinding.stamp(fleet, team.digest(fleet))
+        mine = rebinding.stamp(fleet, self._graph_digest())
         if {"fleet": row.fleet_digest, "graph": row.graph_digest, "policy": row.policy_digest} != mine:
             if not accept:
                 raise Divergence(
@@ -173,6 +180,9 @@ class Kernel:
             parts = self._parts
             row = rebinding.rebind(parts.store, row, mine, speaker=parts.speaker, reason=reason, at_us=parts.clock())
         return await self._segment(row)
+
+    def _graph_digest(self) -> str:
+        return team.digest(self._parts.fleet) if self._foreign is None else self._foreign.digest
 
     def _refuse_unkept(self) -> None:
         problems = not_guaranteed(self._parts.fleet)
@@ -192,7 +202,7 @@ class Kernel:
                 fleet_path=None if fleet.path is None else str(fleet.path),
                 fleet_digest=fleet.digest,
                 fleet_blob=tx.blobs.put(fleet.text.encode()),
-                graph_digest=team.digest(fleet),
+                graph_digest=self._graph_digest(),
                 policy_digest=fleet.policy_digest,
                 preset=fleet.preset,
                 status="created",
@@ -241,7 +251,8 @@ class Kernel:
             workdir=parts.workdir,
             governed=parts.govern is not None,
             deadline_us=deadline(row, {} if budget is None else budget.caps, now=now),
-            stamp=rebinding.stamp(parts.fleet, team.digest(parts.fleet)),
+            stamp=rebinding.stamp(parts.fleet, self._graph_digest()),
+            foreign=self._foreign,
         )
         return await run_segment(segment, row, self._body(row.input))
 

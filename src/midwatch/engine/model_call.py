@@ -43,10 +43,11 @@ class ModelAnswered:
 
 @dataclass(frozen=True, slots=True)
 class ModelRefused:
-    """The agent cannot go on: its own bound is reached, or the provider kept failing."""
+    """The agent cannot go on: its own bound is reached, or the provider kept failing. `error` is what it met."""
 
     code: str
     reason: str
+    error: MidwatchError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +98,10 @@ class ModelCalls:
             except BoundReached as error:
                 if not scopes.is_agent_scope(error.scope):
                     raise seg.stop(error) from error
-                return ModelRefused("bound_reached", str(error))
+                return ModelRefused("bound_reached", str(error), error)
             except ModelFailure as error:
                 if not error.retryable or retry == route.retries:
-                    return ModelRefused(error.code, str(error))
+                    return ModelRefused(error.code, str(error), error)
                 wait = error.retry_after_us if error.retry_after_us is not None else RETRY_US << retry
                 await seg.pause(min(wait, RETRY_LIMIT_US))
                 seg.check()

@@ -13,21 +13,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import orjson
 from langchain_core.runnables import RunnableConfig
-from langgraph.errors import GraphRecursionError
+from langgraph.errors import GraphDrained, GraphRecursionError
 from langgraph.graph.state import CompiledStateGraph
-from langgraph.types import Command
+from langgraph.types import Command, Interrupt, StateSnapshot
 
 from midwatch.config.specs import TeamSpec
 from midwatch.engine import rebinding
 from midwatch.engine.context import Halted, Segment
+from midwatch.engine.foreign import Hosted, host, is_ours
 from midwatch.engine.nodes import Nodes
-from midwatch.errors import BoundReached, FenceLost, MidwatchError, NotGuaranteed, RunHalted
+from midwatch.errors import BoundReached, FenceLost, MidwatchError, NotGuaranteed, RunHalted, UsageProblem
 from midwatch.governor import scopes
 from midwatch.graph.saver import Saver
 from midwatch.graph.team import build
@@ -68,6 +69,28 @@ class _Stop:
     in_doubt: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Course:
+    """The graph of one segment; `hosted` where it is somebody else's."""
+
+    graph: CompiledStateGraph[Any, Any, Any, Any]
+    hosted: Hosted | None = None
+
+    def entry(self, request: Any) -> Any:
+        """Give what the graph begins with."""
+        return {"request": request} if self.hosted is None else request
+
+    async def settle(self) -> None:
+        """Wait for what the graph left unfinished."""
+        if self.hosted is not None:
+            await self.hosted.governed.settle()
+
+    async def abort(self) -> None:
+        """Cut what the graph left unfinished."""
+        if self.hosted is not None:
+            await self.hosted.governed.abort()
+
+
 def deadline(row: RunRow, caps: Mapping[Any, int], *, now: int) -> int | None:
     """When the run's time is over: `wall` counts from its start, `working` only while a segment runs. Microseconds UTC."""
     ends = []
@@ -88,17 +111,28 @@ async def run_segment(segment: Segment, row: RunRow, request: Any) -> RunResult:
     seg = segment
     began = seg.clock()
     _begin(seg, row, began)
-    if not isinstance(seg.fleet.graph, TeamSpec):
-        message = "only `graph: {team: …}` can be run by this version"
-        raise NotGuaranteed(message)
-    saver = Saver(seg.store, run=seg.run, epoch=seg.epoch, stamp=seg.stamp)
-    graph = build(seg.fleet.graph, Nodes(seg), saver)
+    course = _course(seg)
     stop = _Stop("interrupted", code="interrupted", message="the process was stopped; `midwatch resume` goes on")
     try:
-        stop = await _guarded(seg, graph, request)
+        stop = await _guarded(seg, course, request)
     finally:
         result = _end(seg, stop, began)
     return result
+
+
+def _course(seg: Segment) -> _Course:
+    """Make the graph of this segment.
+
+    Raises:
+        NotGuaranteed, InvalidFleet: there is none that this version can run.
+    """
+    if isinstance(seg.fleet.graph, TeamSpec):
+        saver = Saver(seg.store, run=seg.run, epoch=seg.epoch, stamp=seg.stamp)
+        return _Course(build(seg.fleet.graph, Nodes(seg), saver))
+    if seg.foreign is None:
+        raise NotGuaranteed("the imported graph was not loaded; open the fleet with `midwatch.open`")
+    hosted = host(seg, seg.foreign)
+    return _Course(hosted.graph, hosted)
 
 
 def _begin(seg: Segment, row: RunRow, now: int) -> None:
@@ -128,12 +162,12 @@ def _begin(seg: Segment, row: RunRow, now: int) -> None:
     seg.store.write(work, durable=True)
 
 
-async def _guarded(seg: Segment, graph: CompiledStateGraph[Any, Any, Any, Any], request: Any) -> _Stop:
+async def _guarded(seg: Segment, course: _Course, request: Any) -> _Stop:
     """Run the graph beside its watcher and turn every way to stop into one value."""
-    async with _watched(seg) as course:
+    async with _watched(seg) as tasks:
         try:
-            task = asyncio.ensure_future(_drive(seg, graph, request))
-            course.append(task)
+            task = asyncio.ensure_future(_drive(seg, course, request))
+            tasks.append(task)
             return await task
         except Halted as halted:
             return _halted(seg, halted.error)
@@ -143,56 +177,94 @@ async def _guarded(seg: Segment, graph: CompiledStateGraph[Any, Any, Any, Any], 
             return _halted(seg, seg.halt)
         except GraphRecursionError:
             return _Stop("paused", code="bound_reached", message=f"the graph took more than {RECURSION_LIMIT:,} steps")
-        except MidwatchError as error:
-            return _halted(seg, seg.halt or error)
         except Exception as error:  # noqa: BLE001 - the boundary of a run: recorded in full, reported as failed
-            if seg.halt is not None:
-                return _halted(seg, seg.halt)
-            kind = type(error).__name__
-            return _Stop(
-                "failed", code="internal", message=f"a node failed with {kind}; see the trace", detail=repr(error)
-            )
+            return _raised(seg, error)
+        finally:
+            await course.abort()
 
 
-async def _drive(seg: Segment, graph: CompiledStateGraph[Any, Any, Any, Any], request: Any) -> _Stop:
+def _raised(seg: Segment, error: Exception) -> _Stop:
+    """Say how the graph stopped that raised; a sticky halt explains whatever came after it."""
+    if seg.halt is not None or isinstance(error, MidwatchError):
+        return _halted(seg, seg.halt or error)  # type: ignore[arg-type]
+    if isinstance(error, GraphDrained):
+        return _Stop("paused", code="drained", message=f"a node asked the run to stop: {error}")
+    kind = type(error).__name__
+    return _Stop("failed", code="internal", message=f"a node failed with {kind}; see the trace", detail=repr(error))
+
+
+async def _drive(seg: Segment, course: _Course, request: Any) -> _Stop:
     """Take the graph from where it stands to where it stops. Always goes on with `None`, never by `next`."""
+    graph = course.graph
     config: RunnableConfig = {"configurable": {"thread_id": seg.run}, "recursion_limit": RECURSION_LIMIT}
     state = await graph.aget_state(config)
     rebinding.same_stamp(seg, (state.metadata or {}).get("midwatch"))
+    _only_ours(seg, state.interrupts)
     entry: Any = None
     if not state.config.get("configurable", {}).get("checkpoint_id"):
-        entry = {"request": request}
+        entry = course.entry(request)
     elif state.interrupts:
         entry = Command(resume={item.id: True for item in state.interrupts})
-    async for _ in graph.astream(entry, config, durability="sync", stream_mode="updates"):
-        seg.check()
+    try:
+        stream = graph.astream(entry, config, durability="sync", stream_mode="updates", control=seg.control)
+        async for _ in stream:
+            seg.check()
+    except Exception:  # what was cut from outside is aborted instead
+        await course.settle()
+        raise
+    await course.settle()
     seg.check()
-    state = await graph.aget_state(config)
+    return _stopped(seg, course, await graph.aget_state(config))
+
+
+def _stopped(seg: Segment, course: _Course, state: StateSnapshot) -> _Stop:
+    """Say how the graph stopped, from its newest state."""
     if state.interrupts:
+        _only_ours(seg, state.interrupts)
         values = [item.value for item in state.interrupts]
-        gates = tuple(sorted({gate for value in values for gate in value["gates"]}))
-        doubt = tuple(sorted({effect for value in values for effect in value["in_doubt"]}))
+        gates = {gate for value in values for gate in value["gates"]}
+        doubt = {effect for value in values for effect in value["in_doubt"]}
+        if course.hosted is not None:
+            gates |= course.hosted.gates()
+            doubt |= course.hosted.in_doubt()
         said = "an effect is in doubt" if doubt else "an action waits for a person"
-        return _Stop("waiting", code="waiting", message=said, gates=gates, in_doubt=doubt)
+        return _Stop("waiting", code="waiting", message=said, gates=tuple(sorted(gates)), in_doubt=tuple(sorted(doubt)))
+    if course.hosted is not None:
+        return _Stop("done", output=course.hosted.result(state.values))
     result = state.values.get("result")
     if result is None:
         return _Stop("failed", code="no_result", message="the graph ended without a result")
     return _Stop("done", output=result)
 
 
+def _only_ours(seg: Segment, interrupts: Sequence[Interrupt]) -> None:
+    """Stop the run at an interrupt that no gate belongs to: nobody could answer it, and a wake-up would pass for a yes.
+
+    Raises:
+        Halted: with `UsageProblem`.
+    """
+    if not seg.store.read(lambda tx: all(is_ours(tx, seg.run, item.value) for item in interrupts)):
+        raise seg.stop(
+            UsageProblem(
+                "a node calls `interrupt` itself, which no person's answer is bound to; ask by a tool that has a gate, "
+                "or by `gates.request_human`"
+            )
+        )
+
+
 @contextlib.asynccontextmanager
 async def _watched(seg: Segment) -> AsyncIterator[list[asyncio.Future[Any]]]:
-    course: list[asyncio.Future[Any]] = []
-    watcher = asyncio.create_task(_watch(seg, course))
+    tasks: list[asyncio.Future[Any]] = []
+    watcher = asyncio.create_task(_watch(seg, tasks))
     try:
-        yield course
+        yield tasks
     finally:
         watcher.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watcher
 
 
-async def _watch(seg: Segment, course: list[asyncio.Future[Any]]) -> None:
+async def _watch(seg: Segment, tasks: list[asyncio.Future[Any]]) -> None:
     """Poll the sticky halt, renew the lease, mind the clock; any of them failing stops the graph."""
     polls = 0
     while True:
@@ -210,7 +282,7 @@ async def _watch(seg: Segment, course: list[asyncio.Future[Any]]) -> None:
         except MidwatchError as error:
             seg.stop(error)
         if seg.halt is not None:
-            for task in course:
+            for task in tasks:
                 task.cancel()
             return
 
