@@ -42,6 +42,7 @@ DEPTH = 4
 _HARMLESS = frozenset({"shell", "concat", "comments", "transform"})
 _TAG = re.compile(r"<[^<>\n]{0,160}>")
 _LINE_COMMENT = re.compile(r"(?:(?<=\w)--|--(?=\s))[^\n]{0,200}(?:\n|$)")
+_WORD = re.compile(r"[\w+/=%&#\\-]+")
 _CARET = re.compile(r"(?<=\w)[\^`](?=\w)")
 _TURNED = re.compile(r"\brev\b|reverse|\[::-1\]")
 _SHIFTED = re.compile(r"rot[-_ ]?13|n-z\S{0,4}a-m")
@@ -157,6 +158,8 @@ def readings(text: str) -> Readings:
         work.add(folded, layers)
         if layers[-1:] == ("shell",):
             one = _fresh(one, plain)
+            if not one:
+                continue
             folded = fold(one)
         work.add(fold(humps(one)), layers)
         work.play(folded, layers)
@@ -171,8 +174,10 @@ def readings(text: str) -> Readings:
 
 
 def _fresh(said: str, plain: str) -> str:
-    """The lines of a shell's reading that the text itself does not have: only they can hold what was not read yet."""
-    return "\n".join(line for line in dict.fromkeys(said.split("\n")) if line not in plain)
+    """The lines of a shell's reading that may hold what was not read yet: a word that the text has not, or quotes within quotes."""
+    words = set(_WORD.findall(plain))
+    lines = dict.fromkeys(said.split("\n"))
+    return "\n".join(line for line in lines if "'" in line or '"' in line or not words.issuperset(_WORD.findall(line)))
 
 
 def _undone(text: str, layers: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, ...], bool]]:
@@ -195,7 +200,7 @@ def _undone(text: str, layers: tuple[str, ...]) -> Iterator[tuple[str, tuple[str
 
 
 def _decoded(layers: tuple[str, ...]) -> int:
-    return max((place + 1 for place, name in enumerate(layers) if name in LAYERS), default=0)
+    return max((place + 1 for place, name in enumerate(layers) if name in LAYERS and name != "concat"), default=0)
 
 
 def _without_comments(text: str) -> str:

@@ -224,7 +224,7 @@ def in_commands(text: str, tokens: frozenset[str], *, command: bool, prose: bool
         for found in _HEAD.finditer(text):
             word, anywhere = _PLACED[found[1]]
             alone = not text[found.end() : found.end() + 2].strip("\n")
-            if (anywhere or not prose) and (command or not alone) and _in_place(text, found.start()):
+            if (anywhere or command) and (command or not alone) and _in_place(text, found.start()):
                 yield word
     if command and text.startswith("del ") and "\n" not in text:
         yield "delete"

@@ -27,7 +27,7 @@ _INVISIBLE = re.compile(r"[\x00\x02-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u115f\u1160\u
 _ANSI = re.compile(r"\x1b\[[0-9;?]{0,16}[A-Za-z]")
 _HUMP = re.compile(r"(?<=[a-z])(?<!0x)(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _HUMPED = re.compile(r"[a-z][A-Z]|[A-Z][A-Z][a-z]")
-_LONG = re.compile(r"[A-Za-z0-9+/=_-]{40,}")
+_LONG = re.compile(r"[A-Za-z0-9+/=_-]{24,}")
 
 _PLAIN = {
     **dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"), "-"),
@@ -61,7 +61,7 @@ _LEET_TOKEN = re.compile(r"(?<![\w@$!|+€£])(?=[\w@$!|+€£]*[0-9@$!|+€£])
 _LEETISH = re.compile(r"[0-9@$!|+€£]")
 _SPACED = re.compile(r"(?<![a-z0-9@$])[a-z0-9@$]([^a-z0-9@$]{1,3})[a-z0-9@$](?:\1[a-z0-9@$]){2,40}(?![a-z0-9@$])")
 _SPACED_GAP = re.compile(r"[^a-z0-9@$]+")
-_SPLIT = re.compile(r"(?<![a-z])[a-z]+(?:([^\w\s\x01]|_)\1?[a-z]+)(?:\1{1,2}[a-z]+){0,12}(?![a-z])")
+_SPLIT = re.compile(r"(?<![a-z])[a-z]+(?:([^\w\s\x01/]|_)\1?[a-z]+)(?:\1{1,2}[a-z]+){0,12}(?![a-z])")
 _BREAK = re.compile(r"(?<![a-z])([a-z]{1,20})-\n[ \t]{0,40}([a-z]{1,20})")
 
 
@@ -93,7 +93,8 @@ def humps(text: str) -> str:
 
 def _unless_data(match: re.Match[str]) -> str:
     run = match[0]
-    return run.lower() if len(_HUMP.findall(run)) > len(run) / 6 else run
+    data = len(_HUMP.findall(run)) > len(run) / 6 and sum(map(str.isdigit, run)) > 1
+    return run.lower() if data else run
 
 
 def games(folded: str) -> Iterator[tuple[str, str]]:
@@ -128,7 +129,7 @@ def _joined(match: re.Match[str]) -> Iterator[str]:
     parts = [part for part in match[0].split(gap) if part]
     for size in range(2, min(len(parts), 4) + 1):
         for start in range(len(parts) - size + 1):
-            # `data.base` is a module and `data/base` a path; only a hyphen or the like makes them one word.
+            # `data.base` is a module; only a hyphen or the like makes them one word.
             if gap.isascii() and gap not in "-_*~^`" and parts[start : start + 2] == ["data", "base"]:
                 continue
             yield "".join(parts[start : start + size])

@@ -27,7 +27,7 @@ DEPTH = 4
 
 _INSIDE = str.maketrans({" ": BLANK, "\t": BLANK, "\r": BLANK, "\n": BREAK})
 _SHELLISH = re.compile(r"['\"\\$`;|&(){}<>]")
-_PLAIN = re.compile(r"[^\s'\"\\$`;&|()<>]+")
+_PLAIN = re.compile(r"[^\n'\"\\$`;&|()<>]+")
 _DOLLAR = re.compile(r"\$(?:\{((?:[^{}]|\$\{[^{}]{0,60}\}){0,200})\}|([A-Za-z_]\w*|[0-9@*#?$!-]))")
 _ANSI = re.compile(r"\$'((?:[^'\\]|\\.){0,2000})'", re.DOTALL)
 _IN_QUOTES = re.compile(r"\\(.)|\$'|\$\(|`|\$\{|\$\w|\$[@*]", re.DOTALL)
@@ -110,7 +110,7 @@ class _Script:
         while self.at < len(self.text):
             plain = _PLAIN.match(self.text, self.at)
             if plain:
-                self._add(plain[0])
+                self._plain(plain[0])
                 self.at = plain.end()
                 continue
             char = self.text[self.at]
@@ -119,6 +119,25 @@ class _Script:
             else:
                 self._separator(char)
         self._end_pipe()
+
+    def _plain(self, text: str) -> None:
+        parts = text.split()
+        if not parts or text[0].isspace():
+            self._end_word()
+        if not parts:
+            return
+        self._add(parts[0])
+        if len(parts) > 1:
+            self._end_word()
+            if "{" in text:
+                for part in parts[1:-1]:
+                    self._add(part)
+                    self._end_word()
+            else:
+                self.words.extend(parts[1:-1])
+            self._add(parts[-1])
+        if text[-1].isspace():
+            self._end_word()
 
     def _add(self, text: str) -> None:
         self.word.append(text)
@@ -251,7 +270,7 @@ class _Script:
             self._end_word()
             self.reader.vars.array(self.array, self.words)
             self.array, self.words = "", []
-        elif char in " \t\r\f\v" or (self.array and char == "\n"):
+        elif self.array and char == "\n":
             self._end_word()
         elif char in "<>":
             self._end_word()
@@ -297,7 +316,7 @@ class _Script:
                 self._nest(words)
             if "<<<" in words[:-1]:
                 self.nested.append(_said(words[words.index("<<<") + 1]))
-            self.nested.extend(_said(word[1:]) for word in words if word.startswith("!"))
+            self.nested.extend(_said(word[1:]) for word in words if re.match(r"!\w", word))
 
     def _nest(self, words: list[str]) -> None:
         self.nested.extend(

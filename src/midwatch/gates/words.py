@@ -202,7 +202,6 @@ _VOCABULARY: dict[str, tuple[tuple[str, Test], ...]] = {
             "mysql",
             "mariadb",
             "mongodb",
-            "mongo",
             "dynamodb",
             "cockroachdb",
             "mssql",
@@ -210,7 +209,7 @@ _VOCABULARY: dict[str, tuple[tuple[str, Test], ...]] = {
         (("database", _always),),
     ),
     **dict.fromkeys(
-        ("pgpassword", "pghost", "pguser", "psql", "mysqldump", "mongosh", "sqlplus"), (("database", _active),)
+        ("mongo", "pgpassword", "pghost", "pguser", "psql", "mysqldump", "mongosh", "sqlplus"), (("database", _active),)
     ),
     **dict.fromkeys(("purge", "purges", "purged", "purging", "expunge", "expunged"), (("delete", _always),)),
     **dict.fromkeys(("wipe", "wipes", "wiped", "wiping", "wipefs", "wipeout"), (("delete", _always),)),
