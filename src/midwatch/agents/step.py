@@ -19,7 +19,17 @@ from midwatch.config.specs import AgentSpec
 from midwatch.records.chat import ChatAnswer, ChatRequest, Message, ToolOffer, ToolRequest
 from midwatch.records.handoff import Criterion, Dispatch, Handoff, Plan
 
-__all__ = ["AskModel", "CallTools", "Finish", "Proposal", "TryAgain", "View", "after_answer", "before_model"]
+__all__ = [
+    "AskModel",
+    "CallTools",
+    "CutCalls",
+    "Finish",
+    "Proposal",
+    "TryAgain",
+    "View",
+    "after_answer",
+    "before_model",
+]
 
 _RULES: Final[Mapping[str, str]] = {
     "ceo": (
@@ -35,6 +45,9 @@ _RULES: Final[Mapping[str, str]] = {
         "(Markdown) and `changed`, `needed`, `risks`, each a list of {`text`, `evidence`} that cites references you were given."
     ),
 }
+
+_CUT: Final = ("length", "content_filter")
+"""Finish reasons after which an answer may lack its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +92,14 @@ class CallTools:
 
 
 @dataclass(frozen=True, slots=True)
+class CutCalls:
+    """Carry out none of these: the answer was cut, so that nobody knows what the calls were going to say. `rule` says by what."""
+
+    calls: tuple[ToolRequest, ...]
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """The agent's part is done. `rule` names the recovery rule that was needed to read it."""
 
@@ -94,7 +115,7 @@ class TryAgain:
     message: Message
 
 
-Proposal = AskModel | CallTools | Finish | TryAgain
+Proposal = AskModel | CallTools | CutCalls | Finish | TryAgain
 
 
 def before_model(view: View) -> AskModel:
@@ -114,14 +135,14 @@ def before_model(view: View) -> AskModel:
     )
 
 
-def after_answer(view: View, answer: ChatAnswer, resolve: Resolve) -> CallTools | Finish | TryAgain:
+def after_answer(view: View, answer: ChatAnswer, resolve: Resolve) -> CallTools | CutCalls | Finish | TryAgain:
     """Turn the model's answer into the next proposal.
 
     A CEO's tool call is passed on like any other, so that the pipeline refuses and records it.
     """
-    if answer.tool_calls and answer.finish != "length":
-        return CallTools(answer.tool_calls)
-    truncated = answer.finish == "length"
+    truncated = answer.finish in _CUT
+    if answer.tool_calls:
+        return CutCalls(answer.tool_calls, f"cut:{answer.finish}") if truncated else CallTools(answer.tool_calls)
     parsed: Parsed | Rejected
     if view.spec.role == "ceo":
         parsed = parse_plan(answer.content, specialists=tuple(view.roster or ()), truncated=truncated)

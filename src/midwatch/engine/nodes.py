@@ -27,7 +27,7 @@ from midwatch.errors import HandoffRefused
 from midwatch.graph.team import AgentState
 from midwatch.records.call import Actor
 from midwatch.records.chat import Message, ToolRequest
-from midwatch.records.envelope import Envelope
+from midwatch.records.envelope import Envelope, ErrorBody
 from midwatch.records.handoff import Dispatch, Handoff, Plan
 from midwatch.records.run import Transition
 from midwatch.store.port import Tx
@@ -69,6 +69,8 @@ class Nodes:
                 out |= {"transcript": [said], "pending": [call.to_json() for call in calls]}
             case step.CallTools(calls=calls):
                 out |= {"transcript": [said, *await self._refused_to_ceo(actor, calls, result.seq)]}
+            case step.CutCalls(calls=calls, rule=rule):
+                out |= {"transcript": [said, *self._cut(actor, calls, rule, result.seq)]}
             case step.TryAgain(rejected=rejected, message=message):
                 self._note(actor, "handoff.refused", {"code": rejected.code, "reason": rejected.message}, result.seq)
                 out |= {"transcript": [said, message.to_json()]}
@@ -106,7 +108,22 @@ class Nodes:
         return out
 
     async def _call(self, actor: Actor, place: int, call: ToolRequest, causes: tuple[int, ...]) -> Answered | Waiting:
-        return await self._pipeline.tool(actor, f"tool:{actor.step}.{place}", call.name, call.arguments, causes)
+        where = f"tool:{actor.step}.{place}"
+        if place >= CALLS_PER_STEP:
+            return self._pipeline.turn_away(actor, where, call.name, call.arguments, causes, most=CALLS_PER_STEP)
+        return await self._pipeline.tool(actor, where, call.name, call.arguments, causes)
+
+    def _cut(self, actor: Actor, calls: tuple[ToolRequest, ...], rule: str, cause: int) -> list[dict[str, Any]]:
+        """Tell the agent that none of its calls was carried out; each gets its answer, as the providers' protocol wants."""
+        route = self._seg.fleet.route_of(actor.agent)
+        told = {"route": route.target, "model": route.model, "rule": rule, "where": "tool calls"}
+        self._note(actor, "signal", told | {"tools": [call.name[:100] for call in calls]}, cause)
+        error = ErrorBody(
+            "invalid_arguments",
+            "the answer was cut before its end, so none of its calls was carried out",
+            hint="send the call again, shorter, with its arguments as one plain JSON object",
+        )
+        return [_told(call, Envelope(ok=False, error=error, meta={"tool": call.name[:100]})) for call in calls]
 
     async def _refused_to_ceo(self, actor: Actor, calls: tuple[ToolRequest, ...], cause: int) -> list[dict[str, Any]]:
         told = []

@@ -29,6 +29,7 @@ from midwatch.records.envelope import Envelope
 from midwatch.store.port import Tx
 from midwatch.tools import arguments, envelope, perform
 from midwatch.tools.builtin.gates import REQUEST_HUMAN
+from midwatch.tools.decorate import Tool
 
 __all__ = ["Pipeline"]
 
@@ -68,7 +69,20 @@ class Pipeline:
         if refused is not None:
             return refused
         performed = await self._perform(passage)
+        if performed.unclear and not self._repeatable(passage):
+            return self._in_doubt(passage, performed)
         return await self._settle(passage, performed)
+
+    def turn_away(
+        self, actor: Actor, call_id: str, name: str, raw: str, causes: tuple[int, ...], *, most: int
+    ) -> Answered:
+        """Refuse a call beyond what one answer may ask for."""
+        self._seg.check()
+        passage = Passage(actor, call_id, name, raw, causes)
+        passage.mark("contract", "deny", reason="too many calls in one answer")
+        return self._record.refuse(
+            passage, "bound_reached", f"one answer may ask for {most} calls", hint="ask for the others in the next one"
+        )
 
     # 1 contract
     def _contract(self, p: Passage) -> Answered | None:
@@ -92,9 +106,22 @@ class Pipeline:
             p.mark("contract", "deny", reason="arguments")
             error = checked.error
             return self._record.refuse(p, "invalid_arguments", "the arguments do not fit", base=error)
+        if checked.signal is not None and tool.contract.effect not in REPEATABLE:
+            return self._guessed(p, tool, checked.signal)
         p.checked, p.edited = checked, edited is not None
         p.mark("contract", "pass", credentials=len(found), recovered=checked.signal, edited=p.edited)
         return None
+
+    def _guessed(self, p: Passage, tool: Tool[..., Any], rule: str) -> Answered:
+        """What was recovered from prose is a guess, and nothing is changed on a guess: the agent is asked to write it again."""
+        p.mark("contract", "deny", reason="recovered arguments", rule=rule)
+        return self._record.refuse(
+            p,
+            "invalid_arguments",
+            f"`{tool.contract.name}` changes something, and its arguments stood in prose or were broken, so it was not called",
+            hint="send the same call again with its arguments as one plain JSON object and nothing beside it",
+            signal=_signal(tool, rule),
+        )
 
     async def _journalled(self, p: Passage) -> Answered | Waiting | None:
         """Answer from the journal what was already done; the same place with other arguments stops the run."""
@@ -118,8 +145,7 @@ class Pipeline:
             return self._record.refuse(
                 p, "in_doubt", "this did not happen", hint="propose it again if it is still needed"
             )
-        repeatable = tool.contract.effect in REPEATABLE or tool.contract.idempotent or row.status == "retry"
-        if not repeatable:
+        if not self._repeatable(p) and row.status != "retry":
             return await self._reconciled(p, row)
         p.attempt = row.attempt + 1
         return None
@@ -127,6 +153,8 @@ class Pipeline:
     async def _reconciled(self, p: Passage, row: EffectRow) -> Answered | Waiting | None:
         """Let the tool's own reconciler say what became of an effect in doubt; where it cannot, a person must."""
         tool, checked = known(p)
+        if perform.may_still_act(row.id):  # whatever a reconciler saw now, the call may yet change it
+            return Waiting(in_doubt=row.id)
         word, value = await reconcile(self._gating.place(p), tool, checked.arguments)
         if word == "unknown":
             return Waiting(in_doubt=row.id)
@@ -292,6 +320,32 @@ class Pipeline:
             return self._said(p)
         return await perform.perform(tool, checked, context=context, sandbox=seg.sandbox)
 
+    @staticmethod
+    def _repeatable(p: Passage) -> bool:
+        tool, _ = known(p)
+        return tool.contract.effect in REPEATABLE or tool.contract.idempotent
+
+    def _in_doubt(self, p: Passage, performed: perform.Performed) -> Waiting:
+        """Leave the effect `started`: nobody saw what it did, so its reconciler or a person must say it, never we."""
+        tool, _ = known(p)
+        seg, now = self._seg, self._seg.clock()
+        error = performed.error
+
+        def work(tx: Tx) -> None:
+            tx.fences.check(p.actor.run, p.actor.epoch)
+            data = {
+                "effect": p.effect,
+                "tool": tool.contract.name,
+                "code": None if error is None else error.code,
+                "may_continue": performed.may_continue,
+                "ms": max(0, (now - p.started_us) // 1000),
+                "detail_blob": tx.blobs.put(seg.scrub.text(performed.detail)[0].encode()) if performed.detail else None,
+            }
+            tx.ledger.append(draft("effect.in_doubt", p.actor, now, data, causes=(p.seq,)))
+
+        seg.write(work)
+        return Waiting(in_doubt=p.effect)
+
     def _said(self, p: Passage) -> perform.Performed:
         """Give what a person answered to a question; the gate that was just used holds it."""
 
@@ -342,12 +396,7 @@ class Pipeline:
             }
             seq = tx.ledger.append(draft("finished", p.actor, now, data, causes=(p.seq,)))
             if checked.signal is not None:
-                told = {
-                    "tool": tool.contract.name,
-                    "tool_digest": tool.contract.digest,
-                    "rule": checked.signal,
-                    "where": "arguments",
-                }
+                told = _signal(tool, checked.signal)
                 tx.ledger.append(draft("signal", p.actor, now, told, causes=(seq,)))
             tx.effects.finish(p.effect, epoch=p.actor.epoch, result=blob, at_us=now, seq=seq)
             charged = tx.budgets.settle(p.reservation, {"tool_calls": 1}, at_us=now)
@@ -368,3 +417,9 @@ class Pipeline:
                 if body is not None and f"b:{digest}" in orjson.loads(body)["refs"]:
                     return True
         return False
+
+
+def _signal(tool: Tool[..., Any], rule: str) -> dict[str, Any]:
+    """What a `signal` says of arguments that had to be recovered."""
+    name, digest = tool.contract.name, tool.contract.digest
+    return {"tool": name, "tool_digest": digest, "rule": rule, "where": "arguments"}

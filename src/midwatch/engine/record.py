@@ -6,7 +6,9 @@ May import: records, store (port). Must not know: what a stage decides.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import orjson
 
@@ -36,9 +38,16 @@ class Record:
         )
 
     def refuse(
-        self, p: Passage, code: Code, message: str, *, hint: str | None = None, base: ErrorBody | None = None
+        self,
+        p: Passage,
+        code: Code,
+        message: str,
+        *,
+        hint: str | None = None,
+        base: ErrorBody | None = None,
+        signal: Mapping[str, Any] | None = None,
     ) -> Answered:
-        """Answer with an error envelope and record it; nothing was done."""
+        """Answer with an error envelope and record it, with the signal of a recovery that came before it; nothing was done."""
         error = replace(base, code=code) if base is not None else ErrorBody(code, message, hint=hint)
         answer = Envelope(ok=False, error=error, meta={"tool": p.name[:100]})
         now = self._seg.clock()
@@ -52,7 +61,10 @@ class Record:
                 "code": code,
                 "result_blob": tx.blobs.put(orjson.dumps(answer.to_json())),
             }
-            return tx.ledger.append(draft("finished", p.actor, now, data, causes=(cause,)))
+            seq = tx.ledger.append(draft("finished", p.actor, now, data, causes=(cause,)))
+            if signal is not None:
+                tx.ledger.append(draft("signal", p.actor, now, signal, causes=(seq,)))
+            return seq
 
         return Answered(answer, self._seg.write(work))
 

@@ -140,8 +140,7 @@ async def _carry_out(order: _Order, row: EffectRow, tool: Tool[..., Any], values
     seq = order.store.write(lambda tx: _begin(tx, order, row, tool, checked), durable=True)
     context = replace(place.context, idempotency_key=key, agent=row.agent)
     performed = await perform.perform(tool, checked, context=context, sandbox=place.sandbox)
-    unclear = performed.error is not None and performed.error.code in ("timeout", "crashed")
-    if unclear and not tool.contract.idempotent:
+    if performed.unclear and not tool.contract.idempotent:
         detail = f"its undoing did not answer; look, then `midwatch resolve {key}`"
         return Undone(row.id, row.tool, "in_doubt", name, detail)
     clean, _ = place.scrub.value(performed.value)

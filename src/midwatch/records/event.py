@@ -44,6 +44,7 @@ EventKind = Literal[
     "gate.told",
     "canary.answered",
     "principal.changed",
+    "effect.in_doubt",
     "effect.resolved",
     "effect.undone",
     "budget.set",

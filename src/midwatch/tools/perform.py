@@ -29,7 +29,11 @@ from midwatch.tools.binding import BadArguments, ToolContext, facts_of
 from midwatch.tools.decorate import Tool
 from midwatch.tools.outcome import BadOutput, Outcome, from_exception, from_wire
 
-__all__ = ["PerformContext", "Performed", "perform"]
+__all__ = ["PerformContext", "Performed", "may_still_act", "perform"]
+
+_UNCLEAR: Final = ("timeout", "crashed")
+"""Codes that say that nobody saw the end of it. An author's own `timeout` says the same of what the tool had asked."""
+_THREAD: Final = "midwatch-tool"
 
 _ENVELOPE_ROOM: Final = 65_536
 """What an answer of a worker may hold beside the value: error and detail."""
@@ -68,6 +72,7 @@ class Performed:
         error: in words for the agent.
         detail: for the trace only; may quote anything.
         may_continue: the tool's thread outlived its time and may still act; only its end would settle what it did.
+        began: the tool's code was reached; False where its time went by in the queue before it.
     """
 
     value: Any
@@ -75,6 +80,12 @@ class Performed:
     detail: str | None
     duration_us: int
     may_continue: bool = False
+    began: bool = True
+
+    @property
+    def unclear(self) -> bool:
+        """Whether nobody can say what the call did: it was cut, or its process ended, after it had begun."""
+        return self.may_continue or (self.began and self.error is not None and self.error.code in _UNCLEAR)
 
 
 async def perform(tool: Tool[..., Any], checked: Checked, *, context: PerformContext, sandbox: Sandbox) -> Performed:
@@ -85,13 +96,28 @@ async def perform(tool: Tool[..., Any], checked: Checked, *, context: PerformCon
         SystemExit) pass through.
     """
     started = context.clock()
-    overran = threading.Event()
+    thread = _Thread(context.idempotency_key)
     if tool.contract.runs == "sandbox":
         outcome = await _in_sandbox(tool, checked, context, sandbox)
     else:
-        outcome = await _in_broker(tool, checked, context, overran)
+        outcome = await _in_broker(tool, checked, context, thread)
     spent = max(0, context.clock() - started)
-    return Performed(outcome.value, outcome.error, outcome.detail, spent, may_continue=overran.is_set())
+    began = tool.is_async or tool.contract.runs == "sandbox" or thread.began
+    return Performed(outcome.value, outcome.error, outcome.detail, spent, thread.overran, began)
+
+
+def may_still_act(idempotency_key: str) -> bool:
+    """Say whether a thread of this process still performs the call with this key, after its time was over."""
+    return any(thread.name == f"{_THREAD}:{idempotency_key}" for thread in threading.enumerate())
+
+
+@dataclass(slots=True)
+class _Thread:
+    """What became of the thread of one call: whether it began, and whether it outlived its time."""
+
+    key: str
+    began: bool = False
+    overran: bool = False
 
 
 async def _in_sandbox(tool: Tool[..., Any], checked: Checked, context: PerformContext, sandbox: Sandbox) -> Outcome:
@@ -120,9 +146,7 @@ async def _in_sandbox(tool: Tool[..., Any], checked: Checked, context: PerformCo
     return Outcome.failed(code, f"{result.detail}{output}")  # type: ignore[arg-type]  # three of the closed codes
 
 
-async def _in_broker(
-    tool: Tool[..., Any], checked: Checked, context: PerformContext, overran: threading.Event
-) -> Outcome:
+async def _in_broker(tool: Tool[..., Any], checked: Checked, context: PerformContext, thread: _Thread) -> Outcome:
     try:
         values = tool.binding.bind(checked.canonical, context.for_tool())
     except BadArguments as refused:
@@ -133,14 +157,14 @@ async def _in_broker(
             if tool.is_async:
                 value = await tool.fn(**values)
             else:
-                value = await _in_thread(functools.partial(tool.fn, **values), context.limiter, overran)
+                value = await _in_thread(functools.partial(tool.fn, **values), context.limiter, thread)
             outcome = Outcome(value=tool.binding.plain(value))
         except Exception as raised:  # noqa: BLE001  the boundary to foreign code: whatever it raises becomes a value
             outcome = from_exception(raised)
     return outcome
 
 
-async def _in_thread(call: Callable[[], Any], limiter: anyio.CapacityLimiter, overran: threading.Event) -> Any:
+async def _in_thread(call: Callable[[], Any], limiter: anyio.CapacityLimiter, thread: _Thread) -> Any:
     """Run `call` in a thread of its own; its place in the limiter is given back when it really ends.
 
     The thread is a daemon: a tool that never returns must not keep the process from ending. anyio's own worker threads
@@ -165,11 +189,13 @@ async def _in_thread(call: Callable[[], Any], limiter: anyio.CapacityLimiter, ov
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(finish, value, raised)
 
-    threading.Thread(target=contextvars.copy_context().run, args=(work,), name="midwatch-tool", daemon=True).start()
+    name = f"{_THREAD}:{thread.key}"
+    thread.began = True
+    threading.Thread(target=contextvars.copy_context().run, args=(work,), name=name, daemon=True).start()
     try:
         value, raised = await ended
     except asyncio.CancelledError:
-        overran.set()
+        thread.overran = True
         raise
     if raised is not None:
         raise raised
