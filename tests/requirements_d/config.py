@@ -13,4 +13,5 @@ REQUIREMENTS: dict[str, str] = {
     "CONFIG-10": "an empty value never allows more than an absent one",
     "CONFIG-11": "what is unwise but can run is a warning, never silence and never an error",
     "CONFIG-12": "a fleet file loads in less than 50 ms of processor time",
+    "CONFIG-13": "What a file says about asking people is read or refused, and keys that came later leave older digests alone.",
 }

@@ -11,6 +11,7 @@ from midwatch.config.fleet import Fleet
 from midwatch.config.guarantees import not_guaranteed
 from midwatch.config.reference import refresh, tables
 from midwatch.config.schema import DIALECT, fleet_json_schema
+from midwatch.errors import InvalidFleet
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "fleet-file.md"
 
@@ -236,3 +237,76 @@ def test_a_page_without_its_marks_is_not_overwritten() -> None:
     """The prose around the tables is never lost to a mark that somebody deleted."""
     with pytest.raises(ValueError, match="must hold"):
         refresh("# The fleet file\n")
+
+
+GATE = "  - when: {effect: destructive}\n    ask: operator\n"
+CHANNEL = "channels: {ops: {url: 'http://127.0.0.1:1/x', principal: ann}}\n"
+
+
+@pytest.mark.req("CONFIG-13")
+def test_what_a_file_says_about_asking_is_read(folder: Path) -> None:
+    """Rules, floor, exemptions, channels and environment become specs, in the units of specs."""
+    text = PLAIN.replace("gates:\n", "environment: staging\ngates:\n").replace(
+        GATE,
+        "  - when: {role: {target: 'v*'}, environment: stag*, cost: $1.50}\n    ask: dba\n    quorum: 2\n    four_eyes: true\n"
+        "    timeout: 10m\n    escalate: {after: 5m, to: admin}\n    channels: [ops]\n",
+    )
+    review = "review: {keywords: [vault], ask: lead, timeout: 1h, canary: 50, exempt: [{tool: host.*, where: {path: r/**}}]}\n"
+    fleet = Fleet.from_text(f"{text}{CHANNEL}{review}", base=folder)
+    rule = fleet.gates[0]
+    assert ("dba", 2, True, 600_000_000, ("ops",)) == (
+        rule.ask,
+        rule.quorum,
+        rule.four_eyes,
+        rule.timeout_us,
+        rule.channels,
+    )
+    assert (1_500_000, ("stag*",), {"target": ("v*",)}) == (rule.when.cost, rule.when.environment, dict(rule.when.role))
+    assert rule.escalate is not None
+    assert (300_000_000, "admin") == (rule.escalate.after_us, rule.escalate.to)
+    assert ("staging", "ann", "json") == (
+        fleet.environment,
+        fleet.channels["ops"].principal,
+        fleet.channels["ops"].format,
+    )
+    assert (("vault",), "lead", 3_600_000_000, 50, ("host.*",)) == (
+        fleet.review.keywords,
+        fleet.review.ask,
+        fleet.review.timeout_us,
+        fleet.review.canary,
+        fleet.review.exempt[0].tool,
+    )
+    assert () == not_guaranteed(fleet)
+
+
+@pytest.mark.req("CONFIG-13")
+@pytest.mark.parametrize(
+    ("old", "new", "code"),
+    [
+        ("    ask: operator", "    ask: operator\n    channels: [opps]", "unknown-channel"),
+        ("    ask: operator", "    ask: operator\n    escalate: {after: 15m, to: admin}", "late-escalation"),
+        ("{effect: destructive}", "{environment: prod}", "no-environment"),
+        ("governor:", "review: {exempt: [{tool: '*'}]}\ngovernor:", "wide-exempt"),
+        ("governor:", "review: {exempt: [{tool: []}]}\ngovernor:", "empty-exempt"),
+        ("governor:", "channels: {ops: {url: x, url_env: Y}}\ngovernor:", "channel-shape"),
+        ("governor:", "channels: {ops: {url: x, principal: 'Ann B'}}\ngovernor:", "bad-form"),
+        ("    ask: operator", "    ask: operator\n    quorum: 0", "out-of-range"),
+    ],
+)
+def test_what_could_never_ask_anybody_is_refused(folder: Path, old: str, new: str, code: str) -> None:
+    """A dangling channel, an escalation after the end, an environment that is not there, an exemption for everything."""
+    with pytest.raises(InvalidFleet) as refused:
+        _load(folder, old, new)
+    assert code in [problem.code for problem in refused.value.problems]
+
+
+@pytest.mark.req("CONFIG-13")
+def test_a_file_that_says_nothing_new_keeps_its_digests(folder: Path) -> None:
+    """Runs of an older version wait under these digests; the keys that came later change them only where they are used."""
+    plain, same, other = (
+        _load(folder),
+        _load(folder, "governor:", "review: {}\nchannels: {}\ngovernor:"),
+        _load(folder, "governor:", "review: {canary: 5}\ngovernor:"),
+    )
+    assert (plain.digest, plain.policy_digest) == (same.digest, same.policy_digest)
+    assert plain.policy_digest != other.policy_digest

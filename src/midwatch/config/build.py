@@ -32,6 +32,7 @@ from midwatch.config.specs import (
     BudgetSpec,
     ChannelSpec,
     Escalation,
+    Exempt,
     GateRule,
     GateWhen,
     GovernorSpec,
@@ -197,7 +198,8 @@ def _when(when: WhenFile) -> GateWhen:
 def _review(review: ReviewFile | None) -> ReviewSpec:
     if review is None:
         return ReviewSpec()
-    return ReviewSpec(review.keywords, review.ask, review.timeout, review.links, review.canary)
+    exempt = tuple(Exempt(item.tool, _frozen(item.where)) for item in review.exempt)
+    return ReviewSpec(review.keywords, review.ask, review.timeout, review.links, review.canary, exempt)
 
 
 def _channel(name: str, channel: ChannelFile) -> ChannelSpec:

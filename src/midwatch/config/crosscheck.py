@@ -46,6 +46,7 @@ def cross_check(draft: Draft, *, base: Path) -> list[Problem]:
         _sources(draft),
         _grants(draft),
         _gates(draft),
+        _review(draft),
         _sandbox(draft, ("sandbox",), draft.file.sandbox),
         _schedules(draft),
     )
@@ -215,6 +216,19 @@ def _gates(draft: Draft) -> Iterator[Problem]:
         if when.environment and draft.file.environment is None:
             message = "the rule asks for an environment and the fleet names none; set `environment:`"
             yield draft.problem((*place, "when", "environment"), message, "no-environment")
+
+
+def _review(draft: Draft) -> Iterator[Problem]:
+    review = draft.file.review
+    for index, exempt in enumerate(() if review is None else review.exempt):
+        place = ("review", "exempt", index)
+        if not exempt.tool:
+            yield draft.problem(
+                (*place, "tool"), "`exempt` names no tool; name one, or take the entry away", "empty-exempt"
+            )
+        if not exempt.where and "*" in exempt.tool:
+            message = "`exempt` lets every call pass; name tools, or bound their arguments with `where`"
+            yield draft.problem((*place, "tool"), message, "wide-exempt")
 
 
 def _sandbox(draft: Draft, place: Place, sandbox: SandboxFile | None) -> Iterator[Problem]:

@@ -25,7 +25,17 @@ __all__ = ["Draft", "draft", "known_keys"]
 _LISTS: Final = ("tools", "grants", "gates", "schedules")
 _ENTRIES: Final = frozenset(
     (
-        "presets", "routes", "mcp", "agents", "verticals", "budgets", "sources", "tools", "grants", "gates", "schedules",
+        "presets",
+        "routes",
+        "mcp",
+        "agents",
+        "verticals",
+        "budgets",
+        "sources",
+        "tools",
+        "grants",
+        "gates",
+        "schedules",
         "channels",
     )
 )

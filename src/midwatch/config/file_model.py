@@ -35,6 +35,7 @@ __all__ = [
     "BudgetFile",
     "ChannelFile",
     "EscalateFile",
+    "ExemptFile",
     "FleetFile",
     "GateFile",
     "GovernorFile",
@@ -365,7 +366,8 @@ class ChannelFile(_Block):
         None, description="Whose rights the links in the message carry. Absent: the message has no links."
     )
     secret_env: EnvName | None = Field(
-        None, description="Name of the variable with the key that signs the message (HMAC-SHA256, `X-Midwatch-Signature`)."
+        None,
+        description="Name of the variable with the key that signs the message (HMAC-SHA256, `X-Midwatch-Signature`).",
     )
 
     @model_validator(mode="after")
@@ -375,11 +377,23 @@ class ChannelFile(_Block):
         return self
 
 
+class ExemptFile(_Block):
+    """Calls that the floor of words lets pass; rules still apply to them."""
+
+    tool: Globs = Field(description="Tools: names or globs.")
+    where: dict[Argument, Lines] = Field(
+        {}, description="Bounds of arguments, as in a grant: each must match one of its globs. Absent: no bound."
+    )
+
+
 class ReviewFile(_Block):
     """How people are asked, whatever the rules say."""
 
     keywords: Lines = Field(
         (), description="Words of your own for the floor, beside deploy, production, database, billing and delete."
+    )
+    exempt: Annotated[tuple[ExemptFile, ...], BeforeValidator(_rows)] = Field(
+        (), description="Calls whose words ask nobody, such as reports that speak of everything."
     )
     ask: Name = Field("operator", description="Role that the floor asks.")
     timeout: Span = Field(
@@ -466,7 +480,9 @@ class FleetFile(_Block):
         {}, description="Trust in what tools bring in, by pattern, such as `tool:web.*`."
     )
     grants: Annotated[tuple[GrantFile, ...], BeforeValidator(_rows)] = Field((), description="Who may do what.")
-    environment: Name | None = Field(None, description="Where this fleet acts, such as `staging`; gates can ask for it.")
+    environment: Name | None = Field(
+        None, description="Where this fleet acts, such as `staging`; gates can ask for it."
+    )
     gates: Annotated[tuple[GateFile, ...], BeforeValidator(_rows)] = Field((), description="What waits for a person.")
     review: ReviewFile | None = Field(None, description="How people are asked.")
     channels: Annotated[dict[Name, ChannelFile], BeforeValidator(_or_empty)] = Field(

@@ -24,6 +24,7 @@ __all__ = [
     "ChannelFormat",
     "ChannelSpec",
     "Escalation",
+    "Exempt",
     "GateRule",
     "GateWhen",
     "GovernorSpec",
@@ -314,11 +315,19 @@ class ChannelSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Exempt:
+    """Calls whose words ask nobody: tools that match, arguments that lie within `where` as in a grant."""
+
+    tool: tuple[str, ...]
+    where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class ReviewSpec:
     """How people are asked, whatever the rules say.
 
     Attributes:
-        keywords: the fleet's own words for the floor. ask, timeout_us: of the floor.
+        keywords: the fleet's own words for the floor. exempt: calls that it lets pass. ask, timeout_us: of the floor.
         links: address that links begin with; None: `http://127.0.0.1:8787`.
         canary: one in so many questions is followed by a made-up one; 0: none.
     """
@@ -328,6 +337,7 @@ class ReviewSpec:
     timeout_us: int = 900_000_000
     links: str | None = None
     canary: int = 0
+    exempt: tuple[Exempt, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,11 @@ Why so small: labels, mandates and acquired authority come on top of this and ca
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
+from midwatch.config.matching import fits
 from midwatch.config.specs import Grant
 from midwatch.records.decision import Allowed, Denied
 
@@ -38,21 +38,9 @@ def decide(grants: Sequence[Grant], *, agent: str, tool: str, arguments: Mapping
         if grant.condition is not None:
             near.append("its condition cannot be evaluated by this version")
             continue
-        broken = [name for name, globs in grant.where.items() if not _fits(arguments.get(name), globs)]
+        broken = [name for name, globs in grant.where.items() if not fits(arguments.get(name), globs)]
         if not broken:
             return Allowed(f"grants[{place}]")
         near.append("argument " + ", ".join(f"`{name}`" for name in sorted(broken)) + " is outside what it covers")
     hint = f"a grant for `{tool}` exists, but {near[0]}" if near else f"no grant gives `{agent}` the tool `{tool}`"
     return Denied(f"`{agent}` is not allowed to do this with `{tool}`", by="grants", hint=hint)
-
-
-def _fits(value: object, globs: Sequence[str]) -> bool:
-    """Match the value that will be used, not the way it is written: `reports/../x` is `x`."""
-    if isinstance(value, list):
-        return bool(value) and all(_fits(item, globs) for item in value)
-    if not isinstance(value, str) or not value or "\x00" in value:
-        return False
-    plain = posixpath.normpath(value) if "/" in value or ".." in value else value
-    if plain.startswith("../") or plain == "..":
-        return False
-    return any(fnmatchcase(plain, glob) for glob in globs)

@@ -19,6 +19,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from midwatch.config.fleet import Fleet
+from midwatch.config.matching import fits
 from midwatch.config.specs import GateRule, GateWhen
 from midwatch.gates import floor
 from midwatch.gates.canonical import readings
@@ -52,7 +53,7 @@ def decide(
         reason = f"`{contract.name}` is {contract.effect} and needs a yes of {asked}"
         timeout = min(rule.timeout_us for _, rule in found)
         return Ask(reason, by=needs[0].by, who=needs[0].who, expires_us=timeout, terms=Terms(needs, channels))
-    why = _floor(fleet, contract, arguments)
+    why = None if _exempt(fleet, contract, arguments) else _floor(fleet, contract, arguments)
     if why is None:
         return Allowed("gates")
     review = fleet.review
@@ -63,6 +64,15 @@ def decide(
 def _need(place: int, rule: GateRule, at_us: int) -> Need:
     later = None if rule.escalate is None else Escalate(at_us + rule.escalate.after_us, rule.escalate.to)
     return Need(f"gates[{place}]", rule.ask, rule.quorum, rule.four_eyes, later)
+
+
+def _exempt(fleet: Fleet, contract: ToolContract, arguments: Mapping[str, Any]) -> bool:
+    """Say whether the operator let such calls pass the words; an undeclared effect class is never let pass."""
+    return "effect" not in contract.undeclared and any(
+        _any(contract.name, exempt.tool)
+        and all(fits(arguments.get(name), globs) for name, globs in exempt.where.items())
+        for exempt in fleet.review.exempt
+    )
 
 
 def _floor(fleet: Fleet, contract: ToolContract, arguments: Mapping[str, Any]) -> str | None:
@@ -78,7 +88,7 @@ def _floor(fleet: Fleet, contract: ToolContract, arguments: Mapping[str, Any]) -
 
 
 def _place(argument: str) -> str:
-    return f"`{argument}`" if argument else "the tool's name"
+    return "the tool's name" if argument == floor.TOOL else f"`{argument}`"
 
 
 def _roles(contract: ToolContract) -> Any:
