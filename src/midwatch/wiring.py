@@ -78,24 +78,19 @@ def open_store(home: Path, *, create: bool = False) -> Iterator[Store]:
 def load_fleet(
     path: str | Path, *, preset: str | None = None, environ: Mapping[str, str] | None = None
 ) -> tuple[Fleet, str]:
-    """Load a fleet file and say in plain words which model it will use.
-
-    Without an explicit preset (argument or `MIDWATCH_PRESET`), a key or server in the environment chooses the preset `own`
-    (`OPENAI_BASE_URL`) or `cloud` (`OPENAI_API_KEY`) where the fleet has one.
+    """Load a fleet file and say in plain words which model it will use, and why; `models.routes.choose_preset` decides.
 
     Raises:
         InvalidFleet: with every problem.
     """
+    from midwatch.models.routes import choose_preset  # noqa: PLC0415 - the price list takes 0.2 s to load
+
     env = os.environ if environ is None else environ
-    source = Path(path)
-    if preset is None and not env.get("MIDWATCH_PRESET"):
-        known = Fleet.load(source, environ=env).presets
-        if env.get("OPENAI_BASE_URL") and "own" in known:
-            preset = "own"
-        elif env.get("OPENAI_API_KEY") and "cloud" in known:
-            preset = "cloud"
-    fleet = Fleet.load(source, preset=preset, environ=env)
-    return fleet, _start_info(fleet)
+    fleet = Fleet.load(path, preset=preset, environ=env)
+    choice = choose_preset(env, fleet.presets, asked=preset)
+    if choice.preset is not None and choice.preset != fleet.preset:
+        fleet = Fleet.load(path, preset=choice.preset, environ=env)
+    return fleet, f"{_start_info(fleet)}; {choice.words}"
 
 
 def _start_info(fleet: Fleet) -> str:
@@ -103,7 +98,7 @@ def _start_info(fleet: Fleet) -> str:
     if any(route.provider == "scripted" for route in used.values()):
         return (
             "no model: answers come from the scripted provider, a local server that follows the fleet's scenario; tools, files and "
-            "effects are real. Set OPENAI_API_KEY or OPENAI_BASE_URL to use a model"
+            "effects are real"
         )
     named = ", ".join(sorted({f"{route.provider}/{route.model}" for route in used.values()}))
     return f"model: {named} (preset `{fleet.preset or 'none'}`)"

@@ -218,6 +218,7 @@ class Kernel:
                 "graph_digest": row.graph_digest,
                 "input_blob": row.input,
                 "fleet_text_blob": row.fleet_blob,
+                "workdir": str(parts.workdir),
                 "sandbox": parts.sandbox.level,
                 "isolates": parts.sandbox.isolates,
             }

@@ -140,11 +140,7 @@ def _begin(seg: Segment, row: RunRow, now: int) -> None:
 
     def work(tx: Tx) -> None:
         tx.fences.check(seg.run, seg.epoch)
-        for reservation, confirmed in tx.budgets.open_reservations(seg.run):
-            if confirmed:
-                tx.runs.add_spend(seg.run, tx.budgets.settle(reservation, None, at_us=now))
-            else:
-                tx.budgets.release(reservation)
+        _close_books(tx, seg.run, now)
         scopes.set_caps(tx.budgets, seg.fleet, run=seg.run, at_us=now)
         tx.runs.clear_halt(seg.run)
         tx.runs.update(
@@ -299,6 +295,18 @@ def _halted(seg: Segment, error: MidwatchError) -> _Stop:
     return _Stop("failed", code=type(error).__name__, message=str(error))
 
 
+def _close_books(tx: Tx, run: str, now: int) -> None:
+    """Leave nothing held: what was begun and never settled is charged in full, what never began is given back.
+
+    At a segment's end too, since a run that stopped for good is never taken up again, and its holds would bind others' scopes.
+    """
+    for reservation, confirmed in tx.budgets.open_reservations(run):
+        if confirmed:
+            tx.runs.add_spend(run, tx.budgets.settle(reservation, None, at_us=now))
+        else:
+            tx.budgets.release(reservation)
+
+
 def _end(seg: Segment, stop: _Stop, began: int) -> RunResult:
     now = seg.clock()
 
@@ -316,6 +324,7 @@ def _end(seg: Segment, stop: _Stop, began: int) -> RunResult:
             "in_doubt": list(stop.in_doubt),
         }
         tx.runs.add_spend(seg.run, {"working": now - began})
+        _close_books(tx, seg.run, now)
         tx.ledger.append(EventDraft(_EVENTS[stop.status], seg.run, now, data))
         head = tx.ledger.head()[1]
         changes = {"status": stop.status, "ended_us": now, "error_code": stop.code, "error_message": stop.message}

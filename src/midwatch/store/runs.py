@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
+from operator import attrgetter
 from typing import Any, Final
 
 from midwatch.errors import Divergence, NotFound
@@ -23,6 +24,8 @@ __all__ = ["SqlRuns", "SqlTransitions", "SqlWatch"]
 _RUN: Final = columns(RunRow)
 _NAMES: Final = frozenset(field.name for field in fields(RunRow)) - {"id"}
 _TRANSITION: Final = columns(Transition)
+_TRANSITION_VALUES: Final = attrgetter(*(field.name for field in fields(Transition)))
+_TRANSITION_MARKS: Final = marks(Transition)
 _SPEND: Final = {
     "cost": "cost",
     "tokens": "tokens",
@@ -109,8 +112,8 @@ class SqlTransitions:
     def start(self, row: Transition) -> None:
         """Insert, or set an earlier row of the same task back to started."""
         self._sql.execute(
-            f"INSERT OR REPLACE INTO transition ({_TRANSITION}) VALUES ({marks(Transition)})",  # noqa: S608
-            plain(row),
+            f"INSERT OR REPLACE INTO transition ({_TRANSITION}) VALUES ({_TRANSITION_MARKS})",  # noqa: S608
+            _TRANSITION_VALUES(row),
         )
 
     def finish(self, run: str, task: str, *, status: str, ended_us: int, bytes_out: int | None) -> None:

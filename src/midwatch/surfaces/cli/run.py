@@ -22,6 +22,7 @@ from midwatch.surfaces.cli.common import Settings, command_options, emit, find_r
 if TYPE_CHECKING:
     from midwatch.config.fleet import Fleet
     from midwatch.records.run import RunResult
+    from midwatch.store.port import Store
     from midwatch.surfaces.cli.progress import Progress
 
 __all__ = ["read_input", "resume", "run"]
@@ -32,29 +33,39 @@ __all__ = ["read_input", "resume", "run"]
 @click.option("--input", "whole", metavar="JSON|@FILE", help="The run's input; `@-` reads stdin.")
 @click.option("-i", "pairs", multiple=True, metavar="KEY=VALUE", help="One key of the input, as text; repeatable.")
 @click.option("--preset", help="Choice of models; else MIDWATCH_PRESET, else what fits the environment.")
+@click.option("--workdir", metavar="DIR", help="What file and repository tools may see; else the current directory.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress; report, status and errors only.")
 @command_options
 @click.pass_context
 def run(
-    ctx: click.Context, fleet: str, whole: str | None, pairs: tuple[str, ...], preset: str | None, quiet: bool
+    ctx: click.Context,
+    fleet: str,
+    whole: str | None,
+    pairs: tuple[str, ...],
+    preset: str | None,
+    workdir: str | None,
+    quiet: bool,
 ) -> None:
     """Run FLEET, a file or a folder with fleet.yaml, and print its report."""
     from midwatch import wiring
 
     settings: Settings = ctx.obj
-    request = read_input(whole, pairs)
+    request, place = read_input(whole, pairs), _folder(workdir)
     loaded, info = wiring.load_fleet(fleet, preset=preset, environ=os.environ)
     if not quiet:
         say(info)
-    ctx.exit(_carry(settings, loaded, quiet=quiet, request=request))
+    ctx.exit(_carry(settings, loaded, place, quiet=quiet, request=request))
 
 
 @click.command(short_help="Go on with a stopped run.")
 @click.argument("run")
+@click.option(
+    "--workdir", metavar="DIR", help="What file and repository tools may see; else where the run was started."
+)
 @click.option("--quiet", "-q", is_flag=True, help="No progress; report, status and errors only.")
 @command_options
 @click.pass_context
-def resume(ctx: click.Context, run: str, quiet: bool) -> None:
+def resume(ctx: click.Context, run: str, workdir: str | None, quiet: bool) -> None:
     """Go on with RUN where it stopped: after an answer, at a raised bound, or when its process was cut."""
     from midwatch import wiring
 
@@ -62,6 +73,7 @@ def resume(ctx: click.Context, run: str, quiet: bool) -> None:
     with store_of(settings) as store:
         full = find_run(store, run)
         row = store.read(lambda tx: tx.runs.get(full))
+        place = _folder(workdir or _began_in(store, full))
     if row is None:
         raise NotFound(f"no run `{run}` in this home; `midwatch runs ls` lists them")
     if row.fleet_path is None:
@@ -69,7 +81,7 @@ def resume(ctx: click.Context, run: str, quiet: bool) -> None:
     loaded, info = wiring.load_fleet(row.fleet_path, preset=row.preset, environ=os.environ)
     if not quiet:
         say(info)
-    ctx.exit(_carry(settings, loaded, quiet=quiet, again=full))
+    ctx.exit(_carry(settings, loaded, place, quiet=quiet, again=full))
 
 
 def read_input(whole: str | None, pairs: Sequence[str]) -> Any:
@@ -108,7 +120,24 @@ def _refuse_constant(word: str) -> Any:
     raise ValueError(f"{word} is no JSON value")
 
 
-def _carry(settings: Settings, fleet: Fleet, *, quiet: bool, request: Any = None, again: str | None = None) -> int:
+def _folder(name: str | None) -> Path:
+    """Give the working directory, absolute: the current one unless another is named."""
+    place = Path.cwd() if name is None else Path(name).absolute()
+    if not place.is_dir():
+        raise UsageProblem(f"the working directory `{place}` is not there; `--workdir DIR` names another")
+    return place
+
+
+def _began_in(store: Store, run: str) -> str | None:
+    """Read where a run was started; its files are there, wherever it is resumed from."""
+    events = store.read(lambda tx: tx.ledger.read(run=run, kinds=("run.created",), limit=1))
+    found = events[0].data.get("workdir") if events else None
+    return found if isinstance(found, str) else None
+
+
+def _carry(
+    settings: Settings, fleet: Fleet, place: Path, *, quiet: bool, request: Any = None, again: str | None = None
+) -> int:
     """Run or resume under a display, tell the outcome, and give the exit code."""
     from midwatch import wiring
     from midwatch.surfaces.cli.progress import Progress
@@ -116,7 +145,8 @@ def _carry(settings: Settings, fleet: Fleet, *, quiet: bool, request: Any = None
     progress = Progress.of(fleet)
     with _display(progress, quiet=quiet or settings.json) as listen:
         try:
-            with wiring.open(fleet, home=settings.place, on_event=listen, environ=os.environ) as kernel:
+            home, env = settings.place, os.environ
+            with wiring.open(fleet, home=home, workdir=place, on_event=listen, environ=env) as kernel:
                 result = kernel.run(request) if again is None else kernel.resume(again)
         except KeyboardInterrupt:
             if progress.run is not None:
