@@ -7,7 +7,7 @@ digits to a shell), so nothing is ever replaced: the plain reading is always the
 
 How: the cleaned text is read by a shell (`shell`), without comments and tags (`comments`), reversed or shifted where the text says
 that somebody does so (`transform`), and decoded (`gates.encodings`). What these give is read again, `DEPTH` levels deep, so that
-layers may lie in any order. Of every text the letter games (`leet`, `spaced`, `split`) are undone last.
+layers may lie in any order. Of every text the letter games (`leet`, `spaced`, `split`, `alike`) are undone last.
 
 Caps, so that the time is linear in the text and bounded in all:
     WINDOW   a text longer than twice this is read at its two ends only, this much of each: `windowed`
@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from midwatch.gates.encodings import LAYERS, decode
-from midwatch.gates.letters import clean, fold, games, humps
+from midwatch.gates.letters import clean, fold, games, humps, tall
 from midwatch.gates.shellwords import shell
 
 __all__ = ["COUNT", "DEPTH", "LIMIT", "WINDOW", "WORK", "Reading", "Readings", "readings"]
@@ -51,6 +51,7 @@ _SED = re.compile(r"\bsed\s+(?:-\w{1,2}\s+)?['\"]?s([/|,#:])([^/|,#:\n]{1,20})\1
 _FILLED = re.compile(r"\.format\(|%\s?\(|['\"]\s-f\s|format!|sprintf|formatted\(")
 _SET = re.compile(r"\bset\s+\"?(\w{1,20})=([^&\n\"]{1,80}?)\s?(?=[&\n\"]|$)", re.IGNORECASE)
 _LITERAL = re.compile(r"(?<!\w)(?:\$|let |var |const |my )?\b(\w{1,20})\s?=\s?([\"'])([^\"'\n]{1,80})\2")
+_QUOTED = re.compile(r"=\s?[\"']")
 _JOINS = re.compile(r"\w\s{0,2}(?:\+|\.|~|\|\|)\s{0,2}[$\w]|\$\{|f['\"]|join|concat")
 _HOLE = re.compile(r"\{(\d?)\}|%s")
 _SAID = re.compile(r"((?:(?:echo|printf|print)\s|<<<)\s{0,8})([^|;)\n]{1,400})")
@@ -162,6 +163,7 @@ def readings(text: str) -> Readings:
                 continue
             folded = fold(one)
         work.add(fold(humps(one)), layers)
+        work.add(fold(tall(one)), (*layers, "alike"))
         work.play(folded, layers)
         for reading, names, complete in _undone(one, layers):
             work.truncated = work.truncated or not complete
@@ -265,7 +267,7 @@ def _assigned(text: str) -> Iterator[str]:
         batch = dict(_SET.findall(head)[:32])
         if batch:
             yield re.sub(r"%(\w{1,20})%", lambda match: batch.get(match[1], match[0]), head)
-    values = {name: value for name, _, value in _LITERAL.findall(head)[:32]}
+    values = {name: value for name, _, value in _LITERAL.findall(head)[:32]} if _QUOTED.search(head) else {}
     if values and _JOINS.search(head):
         names = "|".join(sorted(map(re.escape, values), key=len, reverse=True))
         yield re.sub(rf"(?<![\w'\"])\$?\b({names})\b(?!\s*=|['\"\w])", lambda match: f"'{values[match[1]]}'", head)

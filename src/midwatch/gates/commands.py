@@ -207,14 +207,14 @@ _BORROWED = re.compile(
 )
 
 
-def in_commands(text: str, tokens: frozenset[str], *, command: bool, prose: bool) -> Iterator[str]:
+def in_commands(text: str, tokens: frozenset[str], *, command: bool) -> Iterator[str]:
     r"""Name the families that the commands of a text belong to.
 
     Args:
         text: folded; a blank inside a shell word may be `\x01`.
         tokens: its runs of letters and digits.
-        command: the text is run by somebody: globs that fit a program count, and a program alone on its line.
-        prose: the text is content: only the programs that are no words of a language.
+        command: the text is run by somebody: programs count whose names are words of a language, those alone on their line, and
+            globs that fit one.
     """
     for token in tokens & _PHRASES.keys():
         for word, pattern in _PHRASES[token]:

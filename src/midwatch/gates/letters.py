@@ -19,7 +19,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-__all__ = ["GAMES", "clean", "fold", "games", "humps"]
+__all__ = ["GAMES", "clean", "fold", "games", "humps", "tall"]
 
 GAMES = frozenset({"leet", "spaced", "split"})
 
@@ -27,6 +27,7 @@ _INVISIBLE = re.compile(r"[\x00\x02-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u115f\u1160\u
 _ANSI = re.compile(r"\x1b\[[0-9;?]{0,16}[A-Za-z]")
 _HUMP = re.compile(r"(?<=[a-z])(?<!0x)(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _HUMPED = re.compile(r"[a-z][A-Z]|[A-Z][A-Z][a-z]")
+_TALL = re.compile(r"(?<=[a-z])I(?=[a-z])")
 _LONG = re.compile(r"[A-Za-z0-9+/=_-]{24,}")
 
 _PLAIN = {
@@ -61,7 +62,7 @@ _LEET_TOKEN = re.compile(r"(?<![\w@$!|+€£])(?=[\w@$!|+€£]*[0-9@$!|+€£])
 _LEETISH = re.compile(r"[0-9@$!|+€£]")
 _SPACED = re.compile(r"(?<![a-z0-9@$])[a-z0-9@$]([^a-z0-9@$]{1,3})[a-z0-9@$](?:\1[a-z0-9@$]){2,40}(?![a-z0-9@$])")
 _SPACED_GAP = re.compile(r"[^a-z0-9@$]+")
-_SPLIT = re.compile(r"(?<![a-z])[a-z]+(?:([^\w\s\x01/]|_)\1?[a-z]+)(?:\1{1,2}[a-z]+){0,12}(?![a-z])")
+_SPLIT = re.compile(r"(?<![a-z])[a-z]+(?:([^\w\s\x01/]{1,3}|_{1,2})[a-z]+)(?:\1[a-z]+){0,12}(?![a-z])")
 _BREAK = re.compile(r"(?<![a-z])([a-z]{1,20})-\n[ \t]{0,40}([a-z]{1,20})")
 
 
@@ -95,6 +96,11 @@ def _unless_data(match: re.Match[str]) -> str:
     run = match[0]
     data = len(_HUMP.findall(run)) > len(run) / 6 and sum(map(str.isdigit, run)) > 1
     return run.lower() if data else run
+
+
+def tall(text: str) -> str:
+    """Read a capital i between small letters as the l that it looks like; empty where there is none."""
+    return _TALL.sub("l", text) if _TALL.search(text) else ""
 
 
 def games(folded: str) -> Iterator[tuple[str, str]]:

@@ -32,6 +32,7 @@ _DOLLAR = re.compile(r"\$(?:\{((?:[^{}]|\$\{[^{}]{0,60}\}){0,200})\}|([A-Za-z_]\
 _ANSI = re.compile(r"\$'((?:[^'\\]|\\.){0,2000})'", re.DOTALL)
 _IN_QUOTES = re.compile(r"\\(.)|\$'|\$\(|`|\$\{|\$\w|\$[@*]", re.DOTALL)
 _ASSIGN = re.compile(r"([A-Za-z_]\w*)(\+?)=(.*)", re.DOTALL)
+_BANG = re.compile(r"!\w")
 _FORMAT = re.compile(r"%[-0-9.]*[sbcdqi]")
 _RUNNERS = re.compile(
     r"(?:ba|da|z|k|fi|a|c|tc)?sh|eval|exec|source|\.|su|sudo|doas|ssh|env|xargs|parallel|watch|timeout|nohup|setsid|time|nice|at|batch|"
@@ -289,9 +290,12 @@ class _Script:
     def _end_word(self) -> None:
         if not self.open:
             return
-        whole = "".join(self.word)
+        whole = self.word[0] if len(self.word) == 1 else "".join(self.word)
         self.word.clear()
         self.open = False
+        if CUT not in whole and "{" not in whole:
+            self.words.append(whole)
+            return
         for part in whole.split(CUT) if CUT in whole else (whole,):
             spread = braces(part)
             self.reader.budget -= sum(map(len, spread)) if len(spread) > 1 else 0
@@ -308,6 +312,8 @@ class _Script:
 
     def _end_pipe(self) -> None:
         self._end_command()
+        if not self.pipe:
+            return
         pipe, self.pipe = self.pipe, []
         runs = [bool(_RUNNERS.fullmatch(_name(words))) for words in pipe]
         for place, words in enumerate(pipe):
@@ -316,7 +322,8 @@ class _Script:
                 self._nest(words)
             if "<<<" in words[:-1]:
                 self.nested.append(_said(words[words.index("<<<") + 1]))
-            self.nested.extend(_said(word[1:]) for word in words if re.match(r"!\w", word))
+            if "!" in self.text:
+                self.nested.extend(_said(word[1:]) for word in words if _BANG.match(word))
 
     def _nest(self, words: list[str]) -> None:
         self.nested.extend(

@@ -8,10 +8,11 @@ below run only for the tokens that call for them.
 What counts, by `Manner`:
     prose   content that somebody acts on: the five words anywhere in a word with their inflections (`deleteUser`, `redeployed`), save
             the near ones (`reproduction`, `deleterious`, `Billings`); `prod`, `db`, `refund`, `invoice`, `purge`, `wipe`, `erase`,
-            `destroy` as whole words; SQL that changes something; commands with their arguments (`rm -rf`, `kubectl apply`)
-    act     target, selector, credential, control: prose, and segments of identifiers, hosts and paths (`prd-`, `postgres`,
+            `destroy`, database engines (`postgres`) as whole words; SQL that changes something; `drop` and `truncate` beside what
+            they drop, `charge` and `bill` beside whom; commands with their arguments (`rm -rf`, `kubectl apply`)
+    act     target, selector, credential, control: prose, and more segments of identifiers, hosts and paths (`rds`, `/payments`,
             `/charges`), a verb that is the whole value (`drop`, `remove`, `truncate`)
-    command act, and database clients, deploying and deleting programs by name in a command's place
+    command act, and programs by name alone in a command's place, those named like words too (`truncate`, `unlink`)
     tool    act, for a tool's own name, and the verbs and nouns that name a tool (`queue.drop`, `run_sql`, `charge_card`)
     letters what a letter game gave (leetspeak, words taken apart): whole long words only, for the rest is chance
 Not read as a word: hashes, UUIDs, colours, addresses of hardware, runs of encoded data; `dB` after a number or among sound.
@@ -276,7 +277,7 @@ def families(text: str, manner: Manner, *, gaps: bool = True) -> Iterator[str]:
         yield from (_TOOL[token] for token in tokens & _TOOL.keys())
         if _TOOL_DROP.search(text) or _TOOL_REMOVE.search(text):
             yield "delete"
-    yield from in_commands(text, tokens, command=manner == "command", prose=manner == "prose")
+    yield from in_commands(text, tokens, command=manner == "command")
 
 
 def _dropped(text: str, manner: Manner, tokens: frozenset[str]) -> bool:
