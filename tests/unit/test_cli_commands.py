@@ -94,7 +94,8 @@ def test_a_gate_takes_the_first_answer_only(home: Path, store: Store, flags: lis
     assert (status, "ann", RUN) == (body["status"], body["by"], body["run"])
     event = store.read(lambda tx: tx.ledger.read(run=RUN, kinds=("gate.answered",)))[-1]
     opened = store.read(lambda tx: tx.ledger.read(run=RUN, kinds=("gate.opened",)))[-1]
-    assert ((opened.seq,), not flags) == (event.causes, event.data["approved"])
+    said = store.read(lambda tx: tx.ledger.read(run=RUN, kinds=("gate.said",)))[-1]
+    assert ((opened.seq, said.seq), not flags) == (event.causes, event.data["approved"])
     second = _call(home, "approve", GATE, "--by", "bob")
     assert (4, "") == (second.exit_code, second.stdout)
     row = store.read(lambda tx: tx.gates.get(GATE))
