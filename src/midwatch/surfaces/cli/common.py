@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Settings",
+    "began_in",
     "command_options",
     "emit",
     "find_run",
+    "folder",
     "moment",
     "money",
     "operator",
@@ -89,6 +91,22 @@ def find_run(store: Store, prefix: str) -> str:
         if newest:
             return newest[0].id
     return store.read(lambda tx: tx.runs.find(prefix)).id
+
+
+def folder(name: str | None) -> Path:
+    """Give a working directory, absolute: the current one unless another is named. UsageProblem: it is not there."""
+    place = Path.cwd() if name is None else Path(name).absolute()
+    if not place.is_dir():
+        raise UsageProblem(f"the working directory `{place}` is not there; `--workdir DIR` names another")
+    return place
+
+
+def began_in(settings: Settings, run: str) -> str | None:
+    """Read where a run was started; its files are there, wherever it is resumed from."""
+    with store_of(settings) as store:
+        events = store.read(lambda tx: tx.ledger.read(run=run, kinds=("run.created",), limit=1))
+    found = events[0].data.get("workdir") if events else None
+    return found if isinstance(found, str) else None
 
 
 def operator(by: str | None) -> str:

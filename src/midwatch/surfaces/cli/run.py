@@ -10,19 +10,34 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from midwatch.errors import NotFound, UsageProblem
-from midwatch.surfaces.cli.common import Settings, command_options, emit, find_run, money, plain, say, store_of
+from midwatch.errors import UsageProblem
+from midwatch.surfaces.cli.cards import fleet_of
+from midwatch.surfaces.cli.common import (
+    Settings,
+    began_in,
+    command_options,
+    emit,
+    find_run,
+    folder,
+    money,
+    plain,
+    say,
+    store_of,
+)
+from midwatch.surfaces.cli.speaking import read_token, token_option
 
 if TYPE_CHECKING:
     from midwatch.config.fleet import Fleet
+    from midwatch.engine.kernel import Kernel
     from midwatch.records.run import RunResult
-    from midwatch.store.port import Store
     from midwatch.surfaces.cli.progress import Progress
 
 __all__ = ["read_input", "resume", "run"]
@@ -35,6 +50,8 @@ __all__ = ["read_input", "resume", "run"]
 @click.option("--preset", help="Choice of models; else MIDWATCH_PRESET, else what fits the environment.")
 @click.option("--workdir", metavar="DIR", help="What file and repository tools may see; else the current directory.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress; report, status and errors only.")
+@click.option("--no-prompt", is_flag=True, help="Do not ask on the terminal; a run that waits ends with code 3.")
+@token_option
 @command_options
 @click.pass_context
 def run(
@@ -45,43 +62,54 @@ def run(
     preset: str | None,
     workdir: str | None,
     quiet: bool,
+    no_prompt: bool,
+    token_file: str | None,
 ) -> None:
     """Run FLEET, a file or a folder with fleet.yaml, and print its report."""
     from midwatch import wiring
 
     settings: Settings = ctx.obj
-    request, place = read_input(whole, pairs), _folder(workdir)
+    request, place = read_input(whole, pairs), folder(workdir)
     loaded, info = wiring.load_fleet(fleet, preset=preset, environ=os.environ)
     if not quiet:
         say(info)
-    ctx.exit(_carry(settings, loaded, place, quiet=quiet, request=request))
+    ctx.exit(_carry(_Order(settings, loaded, place, quiet, token_file, not no_prompt), request=request))
 
 
 @click.command(short_help="Go on with a stopped run.")
-@click.argument("run")
+@click.argument("run", required=False)
 @click.option(
     "--workdir", metavar="DIR", help="What file and repository tools may see; else where the run was started."
 )
+@click.option("--answered", is_flag=True, help="Every run whose questions were answered, instead of one.")
+@click.option("--follow", is_flag=True, help="With --answered: stay, and go on with runs as they are answered.")
+@click.option("--under-new", is_flag=True, help="Go on although fleet, policy or graph changed; needs --reason.")
+@click.option("--reason", default="", help="Why it may go on under another fleet; kept in the ledger.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress; report, status and errors only.")
+@click.option("--no-prompt", is_flag=True, help="Do not ask on the terminal; a run that waits ends with code 3.")
+@token_option
 @command_options
 @click.pass_context
-def resume(ctx: click.Context, run: str, workdir: str | None, quiet: bool) -> None:
+def resume(ctx: click.Context, /, run: str | None, workdir: str | None, token_file: str | None, **wish: Any) -> None:
     """Go on with RUN where it stopped: after an answer, at a raised bound, or when its process was cut."""
-    from midwatch import wiring
-
     settings: Settings = ctx.obj
+    if wish["answered"] or wish["follow"]:
+        from midwatch.surfaces.cli.answered import go_on
+
+        if run is not None or not wish["answered"]:
+            raise UsageProblem("name one run, or say `--answered` (and `--follow`) for all that were answered")
+        ctx.exit(go_on(settings, token_file, workdir=workdir, follow=wish["follow"]))
+    if run is None:
+        raise UsageProblem("name the run, or say `--answered` for all that were answered")
     with store_of(settings) as store:
         full = find_run(store, run)
-        row = store.read(lambda tx: tx.runs.get(full))
-        place = _folder(workdir or _began_in(store, full))
-    if row is None:
-        raise NotFound(f"no run `{run}` in this home; `midwatch runs ls` lists them")
-    if row.fleet_path is None:
-        raise UsageProblem(f"run `{full[:7]}` has no fleet file, it was started from Python; resume it there")
-    loaded, info = wiring.load_fleet(row.fleet_path, preset=row.preset, environ=os.environ)
-    if not quiet:
+    loaded, info = fleet_of(settings, full)
+    if not wish["quiet"]:
         say(info)
-    ctx.exit(_carry(settings, loaded, place, quiet=quiet, again=full))
+    place = folder(workdir or began_in(settings, full))
+    prompt = not wish["no_prompt"]
+    order = _Order(settings, loaded, place, wish["quiet"], token_file, prompt, wish["under_new"], wish["reason"])
+    ctx.exit(_carry(order, again=full))
 
 
 def read_input(whole: str | None, pairs: Sequence[str]) -> Any:
@@ -120,40 +148,75 @@ def _refuse_constant(word: str) -> Any:
     raise ValueError(f"{word} is no JSON value")
 
 
-def _folder(name: str | None) -> Path:
-    """Give the working directory, absolute: the current one unless another is named."""
-    place = Path.cwd() if name is None else Path(name).absolute()
-    if not place.is_dir():
-        raise UsageProblem(f"the working directory `{place}` is not there; `--workdir DIR` names another")
-    return place
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """How a run is carried.
+
+    Attributes:
+        prompt: ask on the terminal when the run waits. accept, reason: go on under another fleet, and why.
+    """
+
+    settings: Settings
+    fleet: Fleet
+    place: Path
+    quiet: bool
+    token_file: str | None
+    prompt: bool
+    accept: bool = False
+    reason: str = ""
 
 
-def _began_in(store: Store, run: str) -> str | None:
-    """Read where a run was started; its files are there, wherever it is resumed from."""
-    events = store.read(lambda tx: tx.ledger.read(run=run, kinds=("run.created",), limit=1))
-    found = events[0].data.get("workdir") if events else None
-    return found if isinstance(found, str) else None
+def _carry(order: _Order, *, request: Any = None, again: str | None = None) -> int:
+    """Run or resume, ask where somebody is there, tell the outcome, and give the exit code."""
+    from midwatch.surfaces.cli import prompt
+
+    result = _once(order, request=request, again=again)
+    asked = prompt.possible(order.settings, wanted=order.prompt)
+    while asked and result.status == "waiting" and result.gates:
+        if not prompt.ask(order.settings, result.gates, order.token_file, _edit(order)):
+            break
+        result = _once(order, again=result.run)
+    _tell(order.settings, result)
+    return result.exit_code
 
 
-def _carry(
-    settings: Settings, fleet: Fleet, place: Path, *, quiet: bool, request: Any = None, again: str | None = None
-) -> int:
-    """Run or resume under a display, tell the outcome, and give the exit code."""
-    from midwatch import wiring
+def _once(order: _Order, *, request: Any = None, again: str | None = None) -> RunResult:
+    """One segment under a display."""
     from midwatch.surfaces.cli.progress import Progress
 
-    progress = Progress.of(fleet)
-    with _display(progress, quiet=quiet or settings.json) as listen:
+    progress = Progress.of(order.fleet)
+    with _display(progress, quiet=order.quiet or order.settings.json) as listen:
         try:
-            home, env = settings.place, os.environ
-            with wiring.open(fleet, home=home, workdir=place, on_event=listen, environ=env) as kernel:
-                result = kernel.run(request) if again is None else kernel.resume(again)
+            with _opened(order, listen) as kernel:
+                if again is None:
+                    return kernel.run(request)
+                return kernel.resume(again, accept=order.accept, reason=order.reason)
         except KeyboardInterrupt:
             if progress.run is not None:
                 say(f"run {progress.run[:7]} was interrupted")
             raise
-    _tell(settings, result)
-    return result.exit_code
+
+
+def _opened(order: _Order, listen: Any = None) -> AbstractContextManager[Kernel]:
+    from midwatch import wiring
+
+    return wiring.open(
+        order.fleet,
+        home=order.settings.place,
+        workdir=order.place,
+        on_event=listen,
+        environ=os.environ,
+        token=read_token(order.token_file),
+        channel="terminal" if order.prompt else "cli",
+    )
+
+
+def _edit(order: _Order) -> Callable[[str, dict[str, Any]], None]:
+    def edit(gate: str, arguments: dict[str, Any]) -> None:
+        with _opened(order) as kernel:
+            kernel.edit(gate, arguments)
+
+    return edit
 
 
 @contextlib.contextmanager

@@ -1,0 +1,86 @@
+"""Fatigue: how people answer gates: how fast, how often yes, and whether they notice what must be denied.
+
+In:   a store, since when. Out: facts per person and per run.
+May import: store (port), records. Must not know: how it is shown, what follows from it.
+Why at all: an approver who says yes to everything in two seconds is no gate. It shows only in numbers.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Final
+
+from midwatch.records.gate import GateAnswer, GateRow
+from midwatch.store.port import Store
+
+__all__ = ["Fatigue", "PersonFacts", "fatigue"]
+
+_MANY: Final = 20
+_FAST_US: Final = 5_000_000
+_MOST: Final = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class PersonFacts:
+    """How one person answers.
+
+    Attributes:
+        answers: words given; yes: how many of them were yes. median_us, p90_us: from asking to word, microseconds.
+        canaries, missed: made-up questions answered, and how many of these with yes.
+        tired: looks like waving through: many answers, nearly all yes, half of them within five seconds; or a canary missed.
+    """
+
+    name: str
+    answers: int
+    yes: int
+    median_us: int
+    p90_us: int
+    canaries: int
+    missed: int
+    broken_glasses: int
+    tired: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Fatigue:
+    """Everybody's facts, and how many answers each run took, most first (run id, answers)."""
+
+    people: tuple[PersonFacts, ...]
+    runs: tuple[tuple[str, int], ...]
+
+
+def fatigue(store: Store, *, since_us: int) -> Fatigue:
+    """Measure every answer from `since_us` on."""
+    history = store.read(lambda tx: tx.gates.history(since_us=since_us, limit=_MOST))
+    people: dict[str, list[tuple[GateRow, GateAnswer]]] = defaultdict(list)
+    runs: dict[str, int] = defaultdict(int)
+    for gate, word in history:
+        people[word.by].append((gate, word))
+        if gate.kind != "canary":
+            runs[gate.run] += 1
+    ordered = sorted(runs.items(), key=lambda item: (-item[1], item[0]))
+    return Fatigue(tuple(_person(name, words) for name, words in sorted(people.items())), tuple(ordered))
+
+
+def _person(name: str, words: list[tuple[GateRow, GateAnswer]]) -> PersonFacts:
+    # A word to an earlier asking was given before the row's own opening; it has no time to measure any more.
+    times = sorted(word.at_us - gate.opened_us for gate, word in words if word.nonce == gate.nonce) or [0]
+    real = [word for gate, word in words if gate.kind != "canary"]
+    canaries = [word for gate, word in words if gate.kind == "canary"]
+    yes = sum(word.word == "approve" for word in real)
+    missed = sum(word.word == "approve" for word in canaries)
+    median = int(statistics.median(times))
+    waved = len(real) >= _MANY and yes >= 0.95 * len(real) and median < _FAST_US
+    return PersonFacts(
+        name=name,
+        answers=len(words),
+        yes=yes + missed,
+        median_us=median,
+        p90_us=times[min(len(times) - 1, int(len(times) * 0.9))],
+        canaries=len(canaries),
+        missed=missed,
+        broken_glasses=sum(word.break_glass for word in real),
+        tired=waved or missed > 0,
+    )
