@@ -204,7 +204,7 @@ class Ground:
     def events(self, run: str, *kinds: str) -> list[Event]:
         """Give the run's events of these kinds, or all."""
         with wiring.open_store(self.home) as store:
-            return list(store.read(lambda tx: tx.ledger.read(run=run, kinds=kinds or None, limit=5000)))
+            return list(store.read(lambda tx: tx.ledger.read(run=run, kinds=kinds, limit=5000)))
 
     def transitions(self, run: str) -> list[Transition]:
         """Give the run's transitions."""

@@ -76,6 +76,7 @@ class Governed:
         self._locks: dict[str, asyncio.Lock] = {}
         self._proposers: dict[str, _Proposer] | None = None
         self._past: dict[str, set[int]] | None = None
+        self._kept: set[str] = set()
         self._closed = False
         self.waits: dict[str, Wait] = {}
 
@@ -142,7 +143,7 @@ class Governed:
         raise self._seg.stop(UsageProblem(message))
 
     async def _ask(self, place: Place, agent: str, call_id: str, request: ChatRequest) -> ChatAnswer:
-        actor = self._actor(place, agent)
+        actor = await self._actor(place, agent)
         causes = self._causes(place)
         result = await self._models.ask(actor, call_id, self._clean(request), causes)
         if isinstance(result, ModelRefused):
@@ -172,7 +173,7 @@ class Governed:
     async def _tool(
         self, place: Place, agent: str, call_id: str, name: str, raw: str, proposed: str | None
     ) -> Envelope | Wait:
-        actor = self._actor(place, agent)
+        actor = await self._actor(place, agent)
         proposer = None if proposed is None else self._who_proposed().get(proposed)
         causes = self._causes(place, *(() if proposer is None else (proposer.seq,)))
         key = f"{actor.task}\x1f{call_id}"
@@ -200,10 +201,10 @@ class Governed:
         p.mark("contract", "deny", by="proposer", reason=reason)
         return self._record.refuse(p, "denied", reason, hint="use only tools you were offered")
 
-    def _actor(self, place: Place, agent: str) -> Actor:
+    async def _actor(self, place: Place, agent: str) -> Actor:
         seg = self._seg
         seg.check()
-        if not isinstance(place.saver, Saver) or place.thread != seg.run:
+        if not isinstance(place.saver, Saver) or place.thread != seg.run or not await self._is_kept(place):
             self._refuse(
                 f"node `{place.node}` runs under a checkpointer or thread of its own, so its calls could repeat after a crash; "
                 "compile the subgraph without one, and give it no `thread_id`"
@@ -213,6 +214,18 @@ class Governed:
             raise seg.stop(NotFound(f"the fleet has no agent `{agent}`"))
         vertical = seg.fleet.vertical_of(agent)
         return Actor(seg.run, seg.fleet.name, agent, spec.role, vertical, place.node, place.task, place.step, seg.epoch)
+
+    async def _is_kept(self, place: Place) -> bool:
+        """Say whether the checkpoint that a call's task follows from is in the run's own store."""
+        ns = place.task.rpartition("|")[0]
+        for _ in range(_TURNS):
+            if place.checkpoint in self._kept:
+                return True
+            if self._seg.store.read(lambda tx: tx.checkpoints.get(self._seg.run, ns, place.checkpoint)) is not None:
+                self._kept.add(place.checkpoint)
+            else:  # LangGraph has begun to put it, in a task that has its turn soon
+                await asyncio.sleep(0)
+        return place.checkpoint in self._kept
 
     def _causes(self, place: Place, *first: int) -> tuple[int, ...]:
         """Give the events behind the next call: the answer that asked for it, then all that the node has settled so far."""
@@ -373,7 +386,10 @@ def host(segment: Segment, foreign: Foreign) -> Hosted:
     def scrub(value: object) -> object:
         return scrubbed(value, lambda plain: segment.scrub.value(plain)[0])
 
-    saver = Saver(segment.store, run=segment.run, epoch=segment.epoch, stamp=segment.stamp, scrub=scrub)
+    def saver(types: tuple[type, ...]) -> Saver:
+        seg = segment
+        return Saver(seg.store, run=seg.run, epoch=seg.epoch, stamp=seg.stamp, scrub=scrub, types=types)
+
     graph = foreign.compile(kit, saver)
     return Hosted(watched(graph, governed), governed, graph.output_channels)
 

@@ -110,8 +110,12 @@ async def run_segment(segment: Segment, row: RunRow, request: Any) -> RunResult:
     """
     seg = segment
     began = seg.clock()
+    try:
+        course = _course(seg)
+    except MidwatchError:
+        seg.store.write(lambda tx: tx.fences.release(seg.run, epoch=seg.epoch))
+        raise
     _begin(seg, row, began)
-    course = _course(seg)
     stop = _Stop("interrupted", code="interrupted", message="the process was stopped; `midwatch resume` goes on")
     try:
         stop = await _guarded(seg, course, request)

@@ -39,10 +39,12 @@ from midwatch.config.specs import ImportSpec
 from midwatch.errors import InvalidFleet, Problem, UsageProblem
 from midwatch.graph.govern import Kit
 from midwatch.graph.scope import CURRENT, Scope
+from midwatch.graph.serde import StateRefused, StrictSerializer
 
 __all__ = ["Foreign", "Watch", "load", "watched"]
 
 Compiled = CompiledStateGraph[Any, Any, Any, Any]
+MakeSaver = Callable[[tuple[type, ...]], BaseCheckpointSaver[Any]]
 _OURS: Final = "__midwatch_graph__"
 
 
@@ -77,8 +79,11 @@ class Foreign:
     schema: Any
     keys: tuple[str, ...]
 
-    def compile(self, kit: Kit, saver: BaseCheckpointSaver[Any] | None) -> Compiled:
+    def compile(self, kit: Kit, saver: MakeSaver | None) -> Compiled:
         """Build and compile it.
+
+        Args:
+            saver: makes the saver, once it is known which classes the graph keeps.
 
         Raises:
             InvalidFleet: what `build` returned, or raised, is no graph that can be run; the graph's author corrects it.
@@ -222,7 +227,7 @@ def _text(file: Path) -> bytes:
     return file.read_bytes()
 
 
-def _compile(fleet: Fleet, make: Callable[[Kit], Any], kit: Kit, saver: BaseCheckpointSaver[Any] | None) -> Compiled:
+def _compile(fleet: Fleet, make: Callable[[Kit], Any], kit: Kit, saver: MakeSaver | None) -> Compiled:
     try:
         made = make(kit)
     except (Exception, SystemExit) as raised:  # the boundary to foreign code: it becomes a problem
@@ -236,8 +241,9 @@ def _compile(fleet: Fleet, make: Callable[[Kit], Any], kit: Kit, saver: BaseChec
     if not isinstance(made, StateGraph):
         raise _wrong(fleet, f"`build` gave a `{type(made).__name__}`; return a `StateGraph`", "no-graph")
     try:
-        graph = made.compile(checkpointer=saver)
-    except ValueError as error:
+        StrictSerializer(kit.kept)
+        graph = made.compile(checkpointer=None if saver is None else saver(kit.kept))
+    except (StateRefused, ValueError) as error:
         raise _wrong(fleet, f"the graph does not compile: {error}", "bad-graph") from error
     for place, sub in _subgraphs(graph, ""):
         if sub.checkpointer not in (None, True):
@@ -249,7 +255,8 @@ def _compile(fleet: Fleet, make: Callable[[Kit], Any], kit: Kit, saver: BaseChec
 def _subgraphs(graph: Any, above: str) -> list[tuple[str, Any]]:
     found = []
     for name, node in graph.nodes.items():
-        for sub in node.subgraphs:
+        direct = [node.bound] if isinstance(node.bound, Pregel) else []
+        for sub in direct or node.subgraphs:
             place = f"{above}{name}"
             found += [(place, sub), *_subgraphs(sub, f"{place}.")]
     return found

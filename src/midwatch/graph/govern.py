@@ -102,6 +102,7 @@ class Kit:
 
     def __init__(self, fleet: Fleet, registry: Registry, calls: Calls) -> None:
         self._fleet, self._registry, self._calls = fleet, registry, calls
+        self._kept: list[type] = []
 
     @property
     def agents(self) -> tuple[str, ...]:
@@ -139,11 +140,24 @@ class Kit:
         names = [name for name in self._registry.names() if any(fnmatchcase(name, glob) for glob in spec.tools)]
         return [_tool(agent, offer, self._calls) for offer in self._registry.offers(names)]
 
+    @property
+    def kept(self) -> tuple[type, ...]:
+        """Classes that `keep` was told of."""
+        return tuple(self._kept)
+
+    def keep(self, cls: type) -> type:
+        """Let state hold instances of a class that the graph's schemas do not name, such as a `response_format`; returns it.
+
+        Dataclasses, pydantic models, enums and named tuples can be kept. Stored state makes no instances of any other class.
+        """
+        self._kept.append(cls)
+        return cls
+
     def guarded(self, fn: F) -> F:
         """Let a node's function, or a routing function, count as guarded.
 
         While it runs, what reaches outside the process's memory by Python's own means stops the run: writing files, processes,
-        connections, threads, native libraries. It is a tripwire for honest code, not a sandbox; see `graph.tripwire`.
+        connections, native libraries. It is a tripwire for honest code, not a sandbox; see `graph.tripwire`.
         """
         return tripwire.guarded(fn, lambda what: self._calls.stop(UsageProblem(what)))
 

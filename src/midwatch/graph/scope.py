@@ -104,7 +104,8 @@ class Place:
         node: names of the nodes around it, outermost first, joined by dots.
         task: LangGraph's checkpoint namespace; the same again after a crash. attempt: of a retried node, from 1.
         step: LangGraph's superstep. thread: LangGraph's thread id.
-        saver: what keeps the state around this call.
+        saver: what keeps the state around this call. checkpoint: what it began from, which must be kept there: the task's name
+            follows from it, so one that is kept nowhere would be another task after a crash.
     """
 
     node: str
@@ -113,6 +114,7 @@ class Place:
     step: int
     thread: str
     saver: object
+    checkpoint: str
     scope: Scope
 
 
@@ -145,6 +147,7 @@ def here() -> Place:
         step=step_of(config),
         thread=str(conf.get("thread_id", "")),
         saver=conf.get("__pregel_checkpointer"),
+        checkpoint=str(conf.get("checkpoint_map", {}).get(conf["checkpoint_ns"].rpartition("|")[0], "")),
         scope=scope,
     )
 

@@ -55,7 +55,7 @@ PACK: Final[int] = (
     | ormsgpack.OPT_REPLACE_SURROGATES
 )
 _UNPACK: Final[int] = ormsgpack.OPT_NON_STR_KEYS
-_REMEDY: Final[str] = "give its class to the saver in `types`, or keep plain data in state"
+_REMEDY: Final[str] = "give its class to `kit.keep` (or to the saver in `types`), or keep plain data in state"
 
 _Key = tuple[str, str]
 _Encode = Callable[[Any], ormsgpack.Ext]

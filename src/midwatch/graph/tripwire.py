@@ -2,8 +2,9 @@
 
 In:   a function of a graph's author. Out: the same function, watched; what it does outside the process's memory is refused.
 May import: the standard library. Must not know: the kernel, graphs.
-Why it is no sandbox: native code that is loaded already, and whoever removes the watch on purpose, pass it by. It turns "this node
-has no effects of its own" from a sentence in a review into something that is noticed when it stops being true.
+Why it is no sandbox: native code that is loaded already, a thread that the function starts (older Pythons tell nothing of those),
+and whoever removes the watch on purpose, pass it by. It turns "this node has no effects of its own" from a sentence in a review into
+something that is noticed when it stops being true.
 Source: PEP 578 and the table of audit events in the Python documentation.
 """
 
@@ -28,6 +29,7 @@ Trip = Callable[[str], BaseException]
 _WRITES: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _REFUSED: Final = frozenset(
     {
+        "_thread.start_joinable_thread",
         "_thread.start_new_thread",
         "ctypes.dlopen",
         "os.chmod",
