@@ -76,6 +76,9 @@ class Gates(Protocol):
         Raises `GateNotUsable` for a gate that is closed otherwise: what was denied or used is not amended.
         """
 
+    def escalating(self) -> Sequence[GateRow]:
+        """Open gates whose terms escalate and whose escalation was not announced."""
+
     def escalate(self, gate: str, *, at_us: int) -> bool:
         """Note that the escalation was announced; False when it was before."""
 

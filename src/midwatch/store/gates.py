@@ -182,6 +182,11 @@ class SqlGates:
         self._sql.execute("DELETE FROM gate WHERE id = ?", (row.id,))
         return self.open(row)
 
+    def escalating(self) -> Sequence[GateRow]:
+        """Open, escalating, not announced; the terms' text says `at_us` where a need escalates."""
+        sql = f"SELECT {_GATE} FROM gate WHERE status = 'open' AND escalated_us IS NULL AND terms LIKE '%\"at_us\"%'"  # noqa: S608
+        return [GateRow(*row) for row in self._sql.execute(sql).fetchall()]
+
     def escalate(self, gate: str, *, at_us: int) -> bool:
         """Note the first announcement."""
         sql = "UPDATE gate SET escalated_us = ? WHERE id = ? AND escalated_us IS NULL AND status = 'open'"

@@ -254,6 +254,9 @@ class Watch(Protocol):
     def setting(self, key: str, default: bytes | None = None) -> bytes | None:
         """Read a setting; with `default`, store and return it when absent (first writer wins)."""
 
+    def put(self, key: str, value: bytes) -> None:
+        """Set or replace a setting."""
+
 
 @dataclass(frozen=True, slots=True)
 class ChannelWrite:

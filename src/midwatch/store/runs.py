@@ -152,3 +152,8 @@ class SqlWatch:
             self._sql.execute("INSERT INTO setting (key, value) VALUES (?, ?) ON CONFLICT DO NOTHING", (key, default))
         row = self._sql.execute("SELECT value FROM setting WHERE key = ?", (key,)).fetchone()
         return None if row is None else row[0]
+
+    def put(self, key: str, value: bytes) -> None:
+        """Set or replace a setting."""
+        sql = "INSERT INTO setting (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+        self._sql.execute(sql, (key, value))

@@ -1,6 +1,6 @@
 """The governor's process: `python -m midwatch.surfaces.governor --home DIR`; started by `run`, ends when no run is left.
 
-In:   a home. Out: heartbeats and marks in its store, every second.
+In:   a home. Out: heartbeats and marks in its store, every second; messages to channels.
 Why a process of its own: what watches a run must not hang, crash or be blocked with it.
 """
 
@@ -14,12 +14,14 @@ from pathlib import Path
 
 from midwatch.errors import MidwatchError
 from midwatch.governor.watch import watch_once
+from midwatch.surfaces.messenger import Messenger
 from midwatch.wiring import clock, open_store
 
 __all__ = ["main"]
 
 PERIOD_S = 1.0
 IDLE_PASSES = 5
+LAST_WORD_S = 2.0
 
 
 def main() -> int:
@@ -45,13 +47,19 @@ def main() -> int:
 
 def _watch(home: Path) -> int:
     idle = 0
-    rest = threading.Event()
+    rest, over = threading.Event(), threading.Event()
     try:
         with open_store(home) as store:
-            while idle < IDLE_PASSES:
-                live = watch_once(store, pid=os.getpid(), now=clock())
-                idle = 0 if live else idle + 1
-                rest.wait(PERIOD_S)
+            messenger = Messenger(store, over)
+            messenger.start()
+            try:
+                while idle < IDLE_PASSES:
+                    live = watch_once(store, pid=os.getpid(), now=clock())
+                    idle = 0 if live or messenger.busy else idle + 1
+                    rest.wait(PERIOD_S)
+            finally:
+                over.set()
+                messenger.join(timeout=LAST_WORD_S)
     except MidwatchError as error:
         sys.stderr.write(f"governor: {error}\n")
         return 1

@@ -1,8 +1,7 @@
-"""Cards: one gate as a person sees it, and as JSON; and the kernel of the run that it belongs to.
+"""Cards: one gate as a person sees it on a terminal; and the kernel of the run that it belongs to.
 
-In:   a gate's row. Out: plain facts, text on stdout.
-May import: records, store (port); the wiring when a kernel is needed. Must not know: how answers are recorded.
-What is shown of a canary is what is shown of any gate: no field here tells them apart.
+In:   the facts of a gate. Out: text; an open kernel.
+May import: the wiring when a kernel is needed. Must not know: how answers are recorded.
 """
 
 from __future__ import annotations
@@ -23,82 +22,8 @@ from midwatch.surfaces.cli.speaking import read_token
 if TYPE_CHECKING:
     from midwatch.config.fleet import Fleet
     from midwatch.engine.kernel import Kernel
-    from midwatch.records.gate import GateRow
-    from midwatch.store.port import Store
 
-__all__ = ["entry", "fleet_of", "kernel_of", "open_needs", "show_card"]
-
-
-def entry(store: Store, row: GateRow, *, full: bool = False) -> dict[str, Any]:
-    """Give the facts of a gate as JSON.
-
-    Args:
-        full: with the whole card, what was said, and the events that led to it.
-    """
-
-    def work(tx: Any) -> dict[str, Any]:
-        card = json.loads(tx.blobs.get(row.card) or b"{}")
-        words = tx.gates.said(row.id, row.nonce)
-        needs = [
-            {
-                "by": need.by,
-                "who": need.who,
-                "quorum": need.quorum,
-                "four_eyes": need.four_eyes,
-                "said": len(
-                    {word.by for word in words if word.word == "approve" and need.who in word.roles.split(",")}
-                ),
-                "escalates_to": None if need.escalate is None else need.escalate.to,
-                "escalates_us": None if need.escalate is None else need.escalate.at_us,
-            }
-            for need in row.asks.needs
-        ]
-        found = {
-            "gate": row.id,
-            "run": row.run,
-            "status": row.status,
-            "question": row.kind == "question",
-            "tool": row.tool,
-            "agent": row.agent,
-            "arguments": card.get("arguments", {}),
-            "reason": row.reason,
-            "needs": needs,
-            "opened_us": row.opened_us,
-            "expires_us": row.expires_us,
-            "action": row.action or row.id,
-            "digest": row.digest,
-            "edited_by": row.edited_by,
-            "answered_by": row.answered_by,
-        }
-        if not full:
-            return found
-        said = [
-            {"by": word.by, "word": word.word, "reason": word.reason, "at_us": word.at_us, "channel": word.channel}
-            for word in words
-        ]
-        return found | {"card": card, "said": said, "asked_by": row.asked_by, "behind": _behind(tx, row.run, card)}
-
-    return store.read(work)
-
-
-def _behind(tx: Any, run: str, card: Mapping[str, Any]) -> dict[str, Any]:
-    """What asked for it: the run's input, and the model call behind the proposal."""
-    row = tx.runs.get(run)
-    given = None if row is None else json.loads(tx.blobs.get(row.input) or b"null")
-    calls = []
-    for seq in card.get("causes", []):
-        event = tx.ledger.get(seq)
-        if event is not None and event.data.get("model"):
-            calls.append({"event": seq, "agent": event.agent, "model": event.data["model"]})
-    return {"input": given, "model_calls": calls}
-
-
-def open_needs(store: Store, row: GateRow) -> str:
-    """Say which needs are not met yet; empty when all are."""
-    needs = entry(store, row)["needs"]
-    return ", ".join(
-        f"{need['quorum'] - need['said']} more of `{need['who']}`" for need in needs if need["said"] < need["quorum"]
-    )
+__all__ = ["fleet_of", "kernel_of", "show_card"]
 
 
 def show_card(found: Mapping[str, Any], *, at_us: int, err: bool = False) -> None:

@@ -68,7 +68,7 @@ def inbox() -> None:
 def list_gates(settings: Settings, run: str | None, everything: bool, limit: int) -> None:
     """List what waits, oldest first; the very same action asked several times is one line with a count."""
     from midwatch import wiring
-    from midwatch.surfaces.cli.cards import entry
+    from midwatch.surfaces.gate_facts import entry
 
     with store_of(settings) as store:
         full = None if run is None else find_run(store, run)
@@ -118,7 +118,8 @@ def _line(items: list[dict[str, Any]], now: int) -> tuple[str, ...]:
 def show(settings: Settings, gate: str) -> None:
     """Show GATE: the exact action, what it would change, where its values came from, what asked for it, what was said."""
     from midwatch import wiring
-    from midwatch.surfaces.cli.cards import entry, show_card
+    from midwatch.surfaces.cli.cards import show_card
+    from midwatch.surfaces.gate_facts import entry
 
     with store_of(settings) as store:
         row = store.read(lambda tx: tx.gates.find(gate))
@@ -175,7 +176,7 @@ def _tell(settings: Settings, store: Store, rows: list[GateRow], by: str) -> Non
         one = {"gate": first.id, "run": first.run, "status": first.status, "by": by}
         emit({"ok": True, **one, "gates": told})
         return
-    from midwatch.surfaces.cli.cards import open_needs
+    from midwatch.surfaces.gate_facts import open_needs
 
     for row in rows:
         missing = open_needs(store, row) if row.status == "open" else ""
@@ -273,7 +274,8 @@ def edit(
     token_file: str | None,
 ) -> None:
     """Change what GATE asks about. Every guard is passed again, and the new action needs its own yes."""
-    from midwatch.surfaces.cli.cards import entry, kernel_of, show_card
+    from midwatch.surfaces.cli.cards import kernel_of, show_card
+    from midwatch.surfaces.gate_facts import entry
 
     with store_of(settings) as store:
         row = store.read(lambda tx: tx.gates.find(gate))

@@ -18,9 +18,10 @@ from typing import Any
 import click
 
 from midwatch.errors import MidwatchError, UsageProblem
-from midwatch.surfaces.cli.cards import entry, show_card
+from midwatch.surfaces.cli.cards import show_card
 from midwatch.surfaces.cli.common import Settings, plain, say, store_of
 from midwatch.surfaces.cli.speaking import speaker
+from midwatch.surfaces.gate_facts import entry
 
 __all__ = ["ask", "possible"]
 
