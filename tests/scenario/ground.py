@@ -33,7 +33,7 @@ agents:
   other: {role: specialist, route: smart, prompt_text: "Look.", tools: [ops.look]}
   boss: {role: ceo, route: smart, prompt_text: "Plan."}
 graph: {import: "mygraph:build"}
-grants: [{who: "agent:*", may: [ops.look, ops.deploy, ops.log]}]
+grants: [{who: "agent:*", may: [ops.look, ops.deploy, ops.log, ops.slow]}]
 gates: [{when: {effect: [destructive]}, ask: operator, timeout: 15m}]
 budgets: {run: {cost: "$0.50", tokens: 200k, tool_calls: 40}}
 sandbox: {backend: process, because: "a trial"}
@@ -41,7 +41,7 @@ EXTRA
 """
 
 TOOLS = '''
-import os, signal
+import os, signal, time
 from typing import Annotated
 from pydantic import Field
 from midwatch import Arg, tool
@@ -72,6 +72,16 @@ def log(context: ToolContext, line: Name) -> dict[str, str]:
     """Append a line to the log book."""
     note(context, f"log {line}")
     return {"logged": line}
+
+@tool(effect="write", runs="broker", open_world=False, reversible=False)
+def slow(context: ToolContext, line: Name) -> dict[str, str]:
+    """Take until the file `go` is there."""
+    note(context, f"slow {line}")
+    for _ in range(500):
+        if (context.workdir / "go").exists():
+            break
+        time.sleep(0.02)
+    return {"slow": line}
 
 @tool(effect="write", runs="broker", open_world=False, reversible=False)
 def secret(context: ToolContext, line: Name) -> dict[str, str]:

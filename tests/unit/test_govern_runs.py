@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from midwatch import wiring
+from midwatch.engine import control
 from midwatch.errors import Divergence, InvalidFleet, UsageProblem
 from tests.scenario.ground import AGENT_GRAPH, FLEET, HELLO, PLAIN_GRAPH, Ground, calls, rules
 
@@ -217,22 +223,25 @@ def test_a_call_id_stands_for_one_call(tmp_path: Path, id_: str, line: str, stat
 
 GIVEN_UP = """
 async def n(state):
-    try:
-        await asyncio.wait_for(tools["ops.log"].ainvoke({"line": "begun"}), timeout=0)
-    except TimeoutError:
-        pass
+    task = asyncio.create_task(tools["ops.slow"].ainvoke({"line": "begun"}))
+    while not (WORK / "calls").exists():
+        await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.wait([task])
+    (WORK / "go").touch()
     return {}
 """
 
 
 @pytest.mark.req("GOVERN-3")
 def test_a_call_that_its_caller_gave_up_is_never_in_doubt(tmp_path: Path) -> None:
-    """A time-out of the node's own either comes before the call or lets it end; the journal has no open line."""
-    ground = Ground(tmp_path, nodes(GIVEN_UP))
+    """The node cancels a call that has begun; the call ends before the run does, and the journal has its result."""
+    work = f"import pathlib\nWORK = pathlib.Path({str(tmp_path / 'work')!r})\n"
+    ground = Ground(tmp_path, work + nodes(GIVEN_UP))
     result = ground.run()
     with wiring.open_store(ground.home) as store:
-        rows = store.read(lambda tx: tx.effects.list(result.run, statuses=("started",)))
-    assert ("done", []) == (result.status, list(rows))
+        rows = store.read(lambda tx: tx.effects.list(result.run))
+    assert ("done", ["done"]) == (result.status, [row.status for row in rows])
 
 
 CROSSED = """
@@ -379,3 +388,141 @@ def test_a_graph_file_does_not_hide_a_module_of_python(tmp_path: Path) -> None:
     with pytest.raises(InvalidFleet, match="name of another module"):
         ground.run()
     assert hasattr(json, "dumps")
+
+
+CHANGING = """
+COUNT = []
+async def n(state):
+    COUNT.append(1)
+    await tools["ops.log"].ainvoke({"line": f"time {len(COUNT)}"})
+    await tools["ops.deploy"].ainvoke({"target": "staging"})
+    return {}
+"""
+
+
+@pytest.mark.req("GOVERN-3")
+def test_a_node_that_says_something_else_each_time_does_not_act_twice(tmp_path: Path) -> None:
+    """Its words hang on a counter: run again after a wait it would log anew, so the run stops before that."""
+    ground = Ground(
+        tmp_path,
+        nodes(CHANGING).replace("    COUNT = []\n", "").replace("import asyncio", "COUNT = []\nimport asyncio"),
+    )
+    waiting = ground.run()
+    ground.say(waiting.gates[0])
+    result = ground.run(waiting.run)
+    assert ("failed", "Divergence", ["log time 1"]) == (result.status, result.error_code, ground.calls())
+    assert "the clock or chance" in (result.error_message or "")
+
+
+SHUFFLED = """
+async def n(state):
+    async def late(line):
+        await asyncio.sleep(0.05 if line in SLOW else 0)
+        await tools["ops.log"].ainvoke({"line": line})
+    await asyncio.gather(late("a"), late("b"))
+    SLOW.clear()
+    SLOW.append("a")
+    await tools["ops.deploy"].ainvoke({"target": "x"})
+    await asyncio.gather(late("c"), late("a"))
+    return {}
+"""
+
+
+@pytest.mark.req("GOVERN-3")
+def test_calls_side_by_side_may_come_back_in_another_order(tmp_path: Path) -> None:
+    """A new call that overtakes the old ones waits for them; each happens as often as the node says."""
+    source = nodes(SHUFFLED).replace("import asyncio", 'SLOW = ["b"]\nimport asyncio', 1)
+    ground = Ground(tmp_path, source)
+    waiting = ground.run()
+    ground.say(waiting.gates[0])
+    assert "done" == ground.run(waiting.run).status
+    assert ["deploy x", "log a", "log a", "log b", "log c"] == ground.calls()
+
+
+STUCK = """
+async def n(state):
+    open(MARK, "w").close()
+    await asyncio.Event().wait()
+"""
+
+
+@pytest.mark.req("GOVERN-4")
+def test_a_cancel_reaches_a_node_that_never_ends(tmp_path: Path) -> None:
+    """The mark is read beside the graph, whose task is then cancelled."""
+    mark = tmp_path / "mark"
+    ground = Ground(tmp_path / "ground", nodes(STUCK).replace("MARK", repr(str(mark))))
+
+    def cancel() -> None:
+        for _ in range(600):
+            if mark.exists():
+                break
+            threading.Event().wait(0.05)
+        with wiring.open_store(ground.home) as store:
+            run = store.read(lambda tx: tx.runs.list())[0].id
+            control.cancel(store, run, by="ann", reason="enough", at_us=wiring.clock())
+
+    speaker = threading.Thread(target=cancel)
+    speaker.start()
+    result = ground.run()
+    speaker.join(30)
+    assert ("cancelled", "halted") == (result.status, result.error_code)
+
+
+STREAMED = """
+async def n(state):
+    pieces = [piece async for piece in model.astream(state["messages"])]
+    return {"messages": [("ai", f"{len(pieces)} {pieces[0].content}")]}
+"""
+
+
+@pytest.mark.req("GOVERN-1")
+def test_a_stream_is_one_piece(tmp_path: Path) -> None:
+    """An answer counts only when it is complete, so nothing of it is shown before."""
+    ground = Ground(tmp_path, nodes(STREAMED))
+    pieces, _, text = ground.run().output["messages"][-1]["content"].partition(" ")
+    assert (True, "done") == (int(pieces) <= 2, text)
+
+
+TRACED = """
+import sys
+from langchain_core.tracers.langchain import wait_for_all_tracers
+from langgraph.graph import START, MessagesState, StateGraph
+graph = StateGraph(MessagesState)
+graph.add_node("n", lambda state: {})
+graph.add_edge(START, "n")
+graph.compile().invoke({"messages": [("user", "private")]})
+wait_for_all_tracers()
+"""
+
+
+@pytest.mark.req("GOVERN-6")
+def test_no_variable_of_the_environment_sends_state_to_a_tracing_service(tmp_path: Path) -> None:
+    """Bare LangGraph connects to the service that the environment names and posts the state; a governed graph does not."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        reached: list[bytes] = []
+
+        def serve() -> None:
+            while True:
+                try:
+                    client, _ = server.accept()
+                except OSError:
+                    return
+                with client:
+                    reached.append(client.recv(100))
+                    client.sendall(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+
+        listening = threading.Thread(target=serve, daemon=True)
+        listening.start()
+        service = {
+            "LANGSMITH_TRACING": "true",
+            "LANGSMITH_API_KEY": "lsv2_none",
+            "LANGSMITH_ENDPOINT": f"http://127.0.0.1:{server.getsockname()[1]}",
+        }
+        ground = Ground(tmp_path, PLAIN_GRAPH, rules(calls(("look", {"what": "disk"}))))
+        done = ground.process(**service)
+        assert (0, []) == (done.returncode, reached), done.stderr
+        bare = [sys.executable, "-c", TRACED]
+        subprocess.run(bare, env=os.environ | service, capture_output=True, timeout=60, check=True)
+        assert [] != reached
+        server.shutdown(socket.SHUT_RDWR)
+    listening.join(5)

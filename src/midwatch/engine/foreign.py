@@ -9,6 +9,8 @@ May import: everything right of engine. Must not know: what the graph is for, ho
 
 Why shielded: a graph may give up on a call (a sibling's interrupt, a time-out of its own). The effect has begun, so it ends and is
 journalled, and the resumed node is answered from there; otherwise it would be in doubt.
+Why a node that runs again must do again what it did: each call is named by what it says, so other words are another call. A node
+whose words hang on the clock or on chance would act twice. So nothing new with an effect begins before the old calls came back.
 Why the whole node is a cause: what a node's code does between two calls is not seen. So everything that was settled before in the
 node, and in the nodes before it, counts as a cause of what comes after: too much, never too little.
 """
@@ -29,9 +31,9 @@ from langchain_core.runnables import RunnableConfig
 from midwatch.engine.context import Halted, Segment
 from midwatch.engine.model_call import ModelCalls, ModelRefused
 from midwatch.engine.passage import Answered, Passage, Waiting
-from midwatch.engine.pipeline import Pipeline
+from midwatch.engine.pipeline import REPEATABLE, Pipeline
 from midwatch.engine.record import Record
-from midwatch.errors import BoundReached, MidwatchError, ModelFailure, NotFound, RunHalted, UsageProblem
+from midwatch.errors import BoundReached, Divergence, MidwatchError, ModelFailure, NotFound, RunHalted, UsageProblem
 from midwatch.graph.foreign import Foreign, watched
 from midwatch.graph.govern import Kit
 from midwatch.graph.messages import scrubbed, to_json
@@ -40,6 +42,7 @@ from midwatch.graph.scope import Place, Scope, Wait, node_of, step_of
 from midwatch.graph.serde import StateRefused, StrictSerializer
 from midwatch.records.call import Actor
 from midwatch.records.chat import ChatAnswer, ChatRequest, Message
+from midwatch.records.effect import effect_id
 from midwatch.records.envelope import Envelope
 from midwatch.records.event import EventDraft, EventKind
 from midwatch.records.run import Transition
@@ -51,6 +54,8 @@ T = TypeVar("T")
 _OVER: Final = "the segment is over; a node that goes on by itself can do nothing more"
 _PAGE: Final = 1000
 _SIZES: Final = StrictSerializer()
+_PATIENCE: Final = 20
+_PATIENCE_US: Final = 50_000
 _TURNS: Final = 8
 """Turns of the event loop after the graph has stopped, in which calls that were begun together still begin."""
 
@@ -76,6 +81,8 @@ class Governed:
         self._locks: dict[str, asyncio.Lock] = {}
         self._proposers: dict[str, _Proposer] | None = None
         self._past: dict[str, set[int]] | None = None
+        self._begun: set[str] = set()
+        self._context = contextvars.copy_context()
         self._kept: set[str] = set()
         self._closed = False
         self.waits: dict[str, Wait] = {}
@@ -118,7 +125,7 @@ class Governed:
         if self._closed:
             raise Halted(RunHalted(_OVER))
         # A context of its own: what holds for the node's code, such as a tripwire, does not hold for the kernel's.
-        task = self._loop.create_task(make(), context=contextvars.Context())
+        task = self._loop.create_task(make(), context=self._context.copy())
         self._flight.add(task)
         task.add_done_callback(self._landed)
         return task
@@ -134,7 +141,7 @@ class Governed:
 
         begun = go()
         try:
-            return contextvars.Context().run(asyncio.run_coroutine_threadsafe, begun, self._loop)
+            return self._context.copy().run(asyncio.run_coroutine_threadsafe, begun, self._loop)
         except RuntimeError as error:
             begun.close()
             raise Halted(RunHalted(_OVER)) from error
@@ -182,6 +189,7 @@ class Governed:
                 Passage(actor, call_id, name, raw, causes), min(proposer.agents)
             )
         else:
+            await self._same_course(place, effect_id(actor.run, actor.task, call_id, name), name)
             async with self._locks.setdefault(key, asyncio.Lock()):
                 outcome = await self._pipeline.tool(actor, call_id, name, raw, causes)
         if isinstance(outcome, Waiting):
@@ -201,10 +209,47 @@ class Governed:
         p.mark("contract", "deny", by="proposer", reason=reason)
         return self._record.refuse(p, "denied", reason, hint="use only tools you were offered")
 
+    async def _same_course(self, place: Place, effect: str, name: str) -> None:
+        """Let nothing new with an effect begin in a node that runs again, until what it did before was called again.
+
+        Calls that run side by side may come in another order, so it waits a while for the others.
+
+        Raises:
+            Halted: with `Divergence`: the node goes another way than before.
+        """
+        earlier = self._earlier(place)
+        if effect in earlier:
+            earlier.discard(effect)
+            return
+        if name in self._seg.registry.names() and self._seg.registry.get(name).contract.effect in REPEATABLE:
+            return
+        for _ in range(_PATIENCE):
+            if not earlier:
+                return
+            await self._seg.pause(_PATIENCE_US)
+        if earlier:
+            raise self._seg.stop(
+                Divergence(
+                    f"node `{place.node}` runs again and does not repeat effect `{min(earlier)}`, which it had before `{name}`; "
+                    "what it does must follow from its state and from answers alone, not from the clock or chance"
+                )
+            )
+
+    def _earlier(self, place: Place) -> set[str]:
+        scope, key = place.scope, (place.task, place.attempt)
+        if not scope.again and place.attempt == 1:
+            return set()
+        if key not in scope.earlier:
+            rows = self._seg.store.read(lambda tx: tx.effects.list(self._seg.run, statuses=("done", "started")))
+            scope.earlier[key] = {
+                row.id for row in rows if row.kind == "tool" and row.task == place.task and row.effect not in REPEATABLE
+            }
+        return scope.earlier[key]
+
     async def _actor(self, place: Place, agent: str) -> Actor:
         seg = self._seg
         seg.check()
-        if not isinstance(place.saver, Saver) or place.thread != seg.run or not await self._is_kept(place):
+        if not await self._is_kept(place):
             self._refuse(
                 f"node `{place.node}` runs under a checkpointer or thread of its own, so its calls could repeat after a crash; "
                 "compile the subgraph without one, and give it no `thread_id`"
@@ -266,7 +311,10 @@ class Governed:
             tx.transitions.start(Transition(seg.run, seq, task.rpartition("|")[0], node, task, step, "started", now))
             return seq
 
-        return Scope(node, task, step, seg.write(work), before, parent, causes=self._again(task))
+        causes = self._again(task)
+        again = task in self._begun or (parent is not None and parent.again)
+        self._begun.add(task)
+        return Scope(node, task, step, seg.write(work), before, parent, causes=causes, again=again)
 
     def leave(self, scope: Scope, status: str, output: Any) -> None:
         """Write down how a node ended."""
@@ -326,7 +374,7 @@ class Governed:
 
     def _told_before(self) -> dict[str, set[int]]:
         if self._past is None:
-            self._past = self._seg.store.read(lambda tx: _unused(tx, self._seg.run))
+            self._past, self._begun = self._seg.store.read(lambda tx: _unused(tx, self._seg.run))
         return self._past
 
     # ------------------------------------------------------------------------------------------------ the end
@@ -410,8 +458,8 @@ def _answers(tx: Tx, run: str) -> Iterator[tuple[str, int, bytes]]:
             yield row.agent, row.finished_seq or row.intent_seq, body
 
 
-def _unused(tx: Tx, run: str) -> dict[str, set[int]]:
-    """Give, by task (the root's is empty), what is settled in it and no finished node has built on."""
+def _unused(tx: Tx, run: str) -> tuple[dict[str, set[int]], set[str]]:
+    """Give, by task (the root's is empty), what is settled in it and no finished node has built on; and the tasks that began."""
     fronts: dict[str, set[int]] = defaultdict(set)
     begun: dict[str, set[int]] = defaultdict(set)
     after = 0
@@ -430,7 +478,7 @@ def _unused(tx: Tx, run: str) -> dict[str, set[int]]:
                 above.difference_update(begun.pop(task, ()))
                 above.add(event.seq)
         after = page[-1].seq
-    return dict(fronts)
+    return dict(fronts), set(begun)
 
 
 def _running() -> asyncio.AbstractEventLoop | None:

@@ -48,6 +48,7 @@ class Scope:
         started: ledger number of its `node.started`. before: numbers that this one names as causes.
         causes: what was settled in the node and is not yet the cause of something else.
         waits: calls that a person must answer for, by call.
+        again: the node ran before and did not finish. earlier: effects of then that were not called again yet, by task and attempt.
     """
 
     node: str
@@ -58,6 +59,8 @@ class Scope:
     parent: Scope | None = None
     causes: set[int] = field(default_factory=set)
     waits: dict[str, Wait] = field(default_factory=dict)
+    again: bool = False
+    earlier: dict[tuple[str, int], set[str]] = field(default_factory=dict)
     _equals: Counter[tuple[str, int, str]] = field(default_factory=Counter)
     _calls: dict[tuple[str, int, str], tuple[str, str]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -103,17 +106,15 @@ class Place:
     Attributes:
         node: names of the nodes around it, outermost first, joined by dots.
         task: LangGraph's checkpoint namespace; the same again after a crash. attempt: of a retried node, from 1.
-        step: LangGraph's superstep. thread: LangGraph's thread id.
-        saver: what keeps the state around this call. checkpoint: what it began from, which must be kept there: the task's name
-            follows from it, so one that is kept nowhere would be another task after a crash.
+        step: LangGraph's superstep.
+        checkpoint: what the task began from. The task's name follows from it, so if it is kept nowhere, or by another saver, the
+            task has another name after a crash.
     """
 
     node: str
     task: str
     attempt: int
     step: int
-    thread: str
-    saver: object
     checkpoint: str
     scope: Scope
 
@@ -145,8 +146,6 @@ def here() -> Place:
         task=conf["checkpoint_ns"],
         attempt=1 if info is None else info.node_attempt,
         step=step_of(config),
-        thread=str(conf.get("thread_id", "")),
-        saver=conf.get("__pregel_checkpointer"),
         checkpoint=str(conf.get("checkpoint_map", {}).get(conf["checkpoint_ns"].rpartition("|")[0], "")),
         scope=scope,
     )
