@@ -225,6 +225,9 @@ def test_lying_usage(provider: ScriptedProvider, client: openai.OpenAI, multipli
     assert [10, 10] == [one.completion_tokens for one in provider.bill]
 
 
+WRAPPED = "Here is what you asked for:\n\n```json\n{}\n```\n\nShall I go on?"
+
+
 def arguments(message: Any) -> list[tuple[str, str]]:
     """Names and raw arguments of the calls in a message."""
     return [(call.function.name, call.function.arguments) for call in message.tool_calls or ()]
@@ -238,6 +241,7 @@ def test_spoilt_tool_calls(provider: ScriptedProvider, client: openai.OpenAI) ->
         "duplicate_keys": ("disks", '{"limit": 2, "all": true, "limit": null}'),
         "wrong_schema": ("disks", '{"unexpected": true}'),
         "wrong_tool": ("no_such_tool", '{"limit":2,"all":true}'),
+        "wrapped": ("disks", WRAPPED.format('{"limit":2,"all":true}')),
     }
     for kind, call in expected.items():
         provider.inject(Fault(kind))
@@ -258,6 +262,7 @@ def test_spoilt_text(provider: ScriptedProvider, client: openai.OpenAI) -> None:
         "malformed_arguments": '{"ok":true,',
         "duplicate_keys": '{"ok": true, "ok": null}',
         "wrong_schema": '{"unexpected": true}',
+        "wrapped": WRAPPED.format('{"ok":true}'),
         "empty": "",
     }
     for kind, text in expected.items():

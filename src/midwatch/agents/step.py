@@ -48,6 +48,10 @@ _RULES: Final[Mapping[str, str]] = {
 
 _CUT: Final = ("length", "content_filter")
 """Finish reasons after which an answer may lack its end."""
+_PLAIN: Final = ("empty_arguments", "refusal")
+"""Signals of an adapter after which its calls are still what the model wrote; after any other they were recovered."""
+_SHOWN: Final = 2_000
+"""Characters of a refused answer that its agent sees again; a megabyte of prose would otherwise be paid for at every turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +90,10 @@ class AskModel:
 
 @dataclass(frozen=True, slots=True)
 class CallTools:
-    """Carry out these tool calls, each past every guard."""
+    """Carry out these tool calls, each past every guard. `guessed` names the rule by which they were recovered from prose."""
 
     calls: tuple[ToolRequest, ...]
+    guessed: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +114,10 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class TryAgain:
-    """The answer breaks its contract; `message` is what the agent is told."""
+    """The answer breaks its contract; `said` is what the transcript keeps of it, `message` what the agent is told."""
 
     rejected: Rejected
+    said: Message
     message: Message
 
 
@@ -142,7 +148,10 @@ def after_answer(view: View, answer: ChatAnswer, resolve: Resolve) -> CallTools 
     """
     truncated = answer.finish in _CUT
     if answer.tool_calls:
-        return CutCalls(answer.tool_calls, f"cut:{answer.finish}") if truncated else CallTools(answer.tool_calls)
+        if truncated:
+            return CutCalls(answer.tool_calls, f"cut:{answer.finish}")
+        guessed = next((rule for rule in answer.signals if rule not in _PLAIN), None)
+        return CallTools(answer.tool_calls, guessed)
     parsed: Parsed | Rejected
     if view.spec.role == "ceo":
         parsed = parse_plan(answer.content, specialists=tuple(view.roster or ()), truncated=truncated)
@@ -157,7 +166,7 @@ def after_answer(view: View, answer: ChatAnswer, resolve: Resolve) -> CallTools 
         )
     if isinstance(parsed, Parsed):
         return Finish(parsed.value, parsed.rule)
-    return TryAgain(parsed, Message("user", _complaint(parsed)))
+    return TryAgain(parsed, Message("assistant", _clipped(answer.content)), Message("user", _complaint(parsed)))
 
 
 def _brief(view: View) -> dict[str, Any]:
@@ -177,6 +186,10 @@ def _for_reader(handoff: Handoff) -> dict[str, Any]:
     body = handoff.to_json()
     del body["answer"]
     return body
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}\n[{len(text) - _SHOWN:,} more characters are left out]"
 
 
 def _complaint(rejected: Rejected) -> str:

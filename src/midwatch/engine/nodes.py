@@ -63,17 +63,17 @@ class Nodes:
         known = self._evidence(agent, view)
         proposal = step.after_answer(view, result.answer, known.get)
         said = Message("assistant", result.answer.content, result.answer.tool_calls).to_json()
-        out: dict[str, Any] = {"turn": turn + 1, "causes": [result.seq], "pending": []}
+        out: dict[str, Any] = {"turn": turn + 1, "causes": [result.seq], "pending": [], "guessed": None}
         match proposal:
-            case step.CallTools(calls=calls) if agent != self._team().ceo:
-                out |= {"transcript": [said], "pending": [call.to_json() for call in calls]}
+            case step.CallTools(calls=calls, guessed=guessed) if agent != self._team().ceo:
+                out |= {"transcript": [said], "pending": [call.to_json() for call in calls], "guessed": guessed}
             case step.CallTools(calls=calls):
                 out |= {"transcript": [said, *await self._refused_to_ceo(actor, calls, result.seq)]}
             case step.CutCalls(calls=calls, rule=rule):
                 out |= {"transcript": [said, *self._cut(actor, calls, rule, result.seq)]}
-            case step.TryAgain(rejected=rejected, message=message):
+            case step.TryAgain(rejected=rejected, said=kept, message=message):
                 self._note(actor, "handoff.refused", {"code": rejected.code, "reason": rejected.message}, result.seq)
-                out |= {"transcript": [said, message.to_json()]}
+                out |= {"transcript": [kept.to_json(), message.to_json()]}
             case step.Finish(value=value, rule=rule):
                 out |= self._finish(actor, view, value, rule, result.seq)
         self._leave(actor, out)
@@ -83,10 +83,11 @@ class Nodes:
         """Carry out the pending calls side by side; waits for a person where one must speak."""
         actor = self._enter(agent, "act", state)
         causes = tuple(state.get("causes", ()))
-        calls = [ToolRequest(**call) for call in state.get("pending", ())]
+        calls, guessed = [ToolRequest(**call) for call in state.get("pending", ())], state.get("guessed")
         while True:
             outcomes = await asyncio.gather(
-                *(self._call(actor, place, call, causes) for place, call in enumerate(calls)), return_exceptions=True
+                *(self._call(actor, place, call, causes, guessed) for place, call in enumerate(calls)),
+                return_exceptions=True,
             )
             for outcome in outcomes:
                 if isinstance(outcome, BaseException):
@@ -107,11 +108,13 @@ class Nodes:
         self._leave(actor, out)
         return out
 
-    async def _call(self, actor: Actor, place: int, call: ToolRequest, causes: tuple[int, ...]) -> Answered | Waiting:
+    async def _call(
+        self, actor: Actor, place: int, call: ToolRequest, causes: tuple[int, ...], guessed: str | None = None
+    ) -> Answered | Waiting:
         where = f"tool:{actor.step}.{place}"
         if place >= CALLS_PER_STEP:
             return self._pipeline.turn_away(actor, where, call.name, call.arguments, causes, most=CALLS_PER_STEP)
-        return await self._pipeline.tool(actor, where, call.name, call.arguments, causes)
+        return await self._pipeline.tool(actor, where, call.name, call.arguments, causes, guessed=guessed)
 
     def _cut(self, actor: Actor, calls: tuple[ToolRequest, ...], rule: str, cause: int) -> list[dict[str, Any]]:
         """Tell the agent that none of its calls was carried out; each gets its answer, as the providers' protocol wants."""

@@ -44,6 +44,7 @@ class Passage:
     """What one call gathers on its way; lives for one call and is seen by the stages alone.
 
     Attributes:
+        guessed: rule by which the call itself was recovered from prose; its signal is on record already.
         edited: `checked` holds what a person put in the place of the agent's arguments.
     """
 
@@ -57,6 +58,7 @@ class Passage:
     checked: arguments.Checked | None = None
     row: EffectRow | None = None
     gate: GateRow | None = None
+    guessed: str | None = None
     edited: bool = False
     attempt: int = 1
     seq: int = 0

@@ -45,16 +45,26 @@ class Pipeline:
         self._gating = Gating(segment, self._record)
 
     async def tool(
-        self, actor: Actor, call_id: str, name: str, raw: str, causes: tuple[int, ...]
+        self,
+        actor: Actor,
+        call_id: str,
+        name: str,
+        raw: str,
+        causes: tuple[int, ...],
+        *,
+        guessed: str | None = None,
     ) -> Answered | Waiting:
         """Carry out one tool call, at most once for its place in the run.
+
+        Args:
+            guessed: the rule by which the call was recovered from prose before it came here, None when it stood there plainly.
 
         Raises:
             Halted: the run must stop; nothing more of it happens in this segment.
         """
         seg = self._seg
         seg.check()
-        passage = Passage(actor, call_id, name, raw, causes)
+        passage = Passage(actor, call_id, name, raw, causes, guessed=guessed)
         stop = (
             self._contract(passage)
             or await self._journalled(passage)
@@ -106,21 +116,21 @@ class Pipeline:
             p.mark("contract", "deny", reason="arguments")
             error = checked.error
             return self._record.refuse(p, "invalid_arguments", "the arguments do not fit", base=error)
-        if checked.signal is not None and tool.contract.effect not in REPEATABLE:
+        if (checked.signal or p.guessed) and tool.contract.effect not in REPEATABLE:
             return self._guessed(p, tool, checked.signal)
         p.checked, p.edited = checked, edited is not None
         p.mark("contract", "pass", credentials=len(found), recovered=checked.signal, edited=p.edited)
         return None
 
-    def _guessed(self, p: Passage, tool: Tool[..., Any], rule: str) -> Answered:
+    def _guessed(self, p: Passage, tool: Tool[..., Any], rule: str | None) -> Answered:
         """What was recovered from prose is a guess, and nothing is changed on a guess: the agent is asked to write it again."""
-        p.mark("contract", "deny", reason="recovered arguments", rule=rule)
+        p.mark("contract", "deny", reason="recovered arguments", rule=rule or p.guessed)
         return self._record.refuse(
             p,
             "invalid_arguments",
             f"`{tool.contract.name}` changes something, and its arguments stood in prose or were broken, so it was not called",
             hint="send the same call again with its arguments as one plain JSON object and nothing beside it",
-            signal=_signal(tool, rule),
+            signal=None if rule is None else _signal(tool, rule),
         )
 
     async def _journalled(self, p: Passage) -> Answered | Waiting | None:

@@ -45,6 +45,7 @@ class AgentState(TypedDict, total=False):
 
     Attributes:
         dispatch: the task of a specialist. transcript: messages as JSON, growing. pending: tool calls that `act` must carry out.
+        guessed: rule by which the adapter recovered them from prose, or None.
         turn: how often `think` ran. causes: ledger events behind the next action.
     """
 
@@ -54,6 +55,7 @@ class AgentState(TypedDict, total=False):
     handoffs: Annotated[list[dict[str, Any]], operator.add]
     transcript: Annotated[list[dict[str, Any]], operator.add]
     pending: list[dict[str, str]]
+    guessed: str | None
     turn: int
     causes: list[int]
     done: bool

@@ -148,9 +148,12 @@ def _calls(rule: Rule, value: object, seed: str) -> tuple[Call, ...]:
     for index, item in enumerate(items):
         body = item if isinstance(item, dict) else {}
         name, arguments = body.get("name"), body.get("arguments", {})
-        if not isinstance(name, str) or not isinstance(arguments, dict) or body.keys() - {"name", "arguments"}:
-            raise _wrong(rule, f"tool call {index + 1} must be `{{name, arguments}}` with arguments as a map")
-        calls.append(Call(call_id(seed, index), name, orjson.dumps(arguments).decode()))
+        if not isinstance(name, str) or not isinstance(arguments, dict | str) or body.keys() - {"name", "arguments"}:
+            raise _wrong(
+                rule, f"tool call {index + 1} must be `{{name, arguments}}` with arguments as a map, or as text"
+            )
+        written = arguments if isinstance(arguments, str) else orjson.dumps(arguments).decode()
+        calls.append(Call(call_id(seed, index), name, written))
     return tuple(calls)
 
 

@@ -31,6 +31,7 @@ KINDS: Final[dict[str, frozenset[str]]] = {
     "empty": frozenset(),
     "prose": frozenset({"bytes"}),
     "malformed_arguments": frozenset(),
+    "wrapped": frozenset(),
     "lying_usage": frozenset({"multiplier"}),
     "slow": frozenset({"delay_ms"}),
 }
@@ -213,7 +214,7 @@ def spoil(reply: Reply, fault: Fault, new_id: Callable[[int], str]) -> Reply:
     if fault.kind == "wrong_tool":
         calls = reply.calls or (Call(new_id(0), fault.name, "{}"),)
         return Reply(reply.text, tuple(replace(call, name=fault.name) for call in calls), "tool_calls")
-    change = {"wrong_schema": _other_shape, "duplicate_keys": _doubled, "malformed_arguments": _broken}.get(fault.kind)
+    change = _CHANGES.get(fault.kind)
     if change is None:
         return reply
     if reply.calls:
@@ -224,6 +225,11 @@ def spoil(reply: Reply, fault: Fault, new_id: Callable[[int], str]) -> Reply:
 def _broken(source: str) -> str:
     """JSON that breaks off: the last brace is gone and a comma hangs there instead."""
     return source.rstrip()[:-1] + "," if source.rstrip().endswith(("}", "]")) else '{"answer": '
+
+
+def _wrapped(source: str) -> str:
+    """What was asked for, with talk around it."""
+    return f"Here is what you asked for:\n\n```json\n{source}\n```\n\nShall I go on?"
 
 
 def _other_shape(_: str) -> str:
@@ -240,3 +246,11 @@ def _doubled(source: str) -> str:
         return '{"a": 1, "a": 2}'
     first = next(iter(value))
     return f"{json.dumps(value, ensure_ascii=False)[:-1]}, {json.dumps(first, ensure_ascii=False)}: null}}"
+
+
+_CHANGES: Final[Mapping[str, Callable[[str], str]]] = {
+    "wrong_schema": _other_shape,
+    "duplicate_keys": _doubled,
+    "malformed_arguments": _broken,
+    "wrapped": _wrapped,
+}

@@ -1,0 +1,105 @@
+"""Effects that nobody saw the end of, arguments that were guessed, answers that were cut: over whole runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.trial import DONE, Trial, call
+
+PROSE = 'I will do it now: {"what": "milk"} as you asked.'
+
+
+@pytest.mark.req("BAD-1")
+@pytest.mark.parametrize(
+    ("tool", "word"),
+    [("slow", "done"), ("slow", "not_done"), ("says_timeout", "done"), ("dies", "not_done"), ("hangs", "done")],
+)
+def test_an_effect_that_nobody_saw_the_end_of_waits_for_a_person(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: str, word: Any
+) -> None:
+    """A time-out or a crash of a write is never told as done or failed: it stays in doubt, is not repeated, and a word settles it."""
+    trial = Trial(tmp_path, monkeypatch, [call(tool, {"what": "milk"}), DONE])
+    waiting = trial.run()
+    assert ("waiting", 3, 1, []) == (
+        waiting.status,
+        waiting.exit_code,
+        len(waiting.in_doubt),
+        [row.status for row in trial.effects(waiting.run) if row.status != "started"],
+    )
+    (trial.work / "go").touch()
+    assert [False] == [event.data["code"] is None for event in trial.events(waiting.run, "effect.in_doubt")]
+    again = trial.run(waiting.run)
+    assert ("waiting", waiting.in_doubt, ["milk"]) == (again.status, again.in_doubt, trial.lines("notes"))
+    trial.resolve(waiting.in_doubt[0], word)
+    done = trial.run(waiting.run)
+    assert ("done", 1, True) == (done.status, len(trial.lines("notes")), trial.kept(done.run))
+    assert ([] if word == "done" else ["in_doubt"]) == trial.calls(done.run)
+
+
+@pytest.mark.req("BAD-1")
+@pytest.mark.parametrize("tool", ["slow_keyed", "slow_look"])
+def test_what_may_be_repeated_is_told_as_a_time_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: str) -> None:
+    """A read, and a write that knows its key, cannot do harm twice: the agent learns of the time-out and decides."""
+    trial = Trial(tmp_path, monkeypatch, [call(tool, {"what": "milk"}), DONE])
+    result = trial.run()
+    (trial.work / "go").touch()
+    assert ("done", ["timeout"]) == (result.status, trial.calls(result.run))
+
+
+@pytest.mark.req("BAD-2")
+@pytest.mark.parametrize(("tool", "file", "ok"), [("look", "looks", True), ("note", "notes", False)])
+def test_guessed_arguments_reach_no_tool_that_changes_something(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: str, file: str, ok: bool
+) -> None:
+    """Arguments out of prose serve a read, with a signal; a write is refused with the same signal, and done once written plainly."""
+    rules = [call(tool, PROSE), call(tool, {"what": "bread"}, turn=1), DONE]
+    trial = Trial(tmp_path, monkeypatch, rules)
+    result = trial.run()
+    assert ("done", ["milk", "bread"] if ok else ["bread"]) == (result.status, trial.lines(file))
+    assert [(f"things.{tool}", "scan")] == trial.signals(result.run)
+    assert [None if ok else "invalid_arguments", None] == trial.calls(result.run)
+    if not ok:
+        assert "plain JSON" in trial.told(result.run)[0]["error"]["hint"]
+
+
+@pytest.mark.req("BAD-2")
+@pytest.mark.parametrize("finish", ["length", "content_filter"])
+@pytest.mark.parametrize("tool", ["look", "note"])
+def test_calls_of_an_answer_that_was_cut_are_not_carried_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: str, finish: str
+) -> None:
+    """However whole a call looks: the answer was cut, so each call is answered with why, and the next answer counts."""
+    rules = [call(tool, {"what": "milk"}, finish_reason=finish), call(tool, {"what": "bread"}, turn=1), DONE]
+    trial = Trial(tmp_path, monkeypatch, rules)
+    result = trial.run()
+    assert ("done", [None]) == (result.status, trial.calls(result.run))
+    assert ["bread"] == trial.lines("looks") + trial.lines("notes")
+    assert [("tiny", f"cut:{finish}")] == trial.signals(result.run)
+
+
+@pytest.mark.req("BAD-2")
+def test_one_answer_may_not_ask_for_any_number_of_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 20 calls in one answer 16 are carried out; the others are refused as data and cost no tool call."""
+    many = {
+        "agent": "worker",
+        "turn": 0,
+        "tool_calls": [{"name": "things_look", "arguments": {"what": f"{n}"}} for n in range(20)],
+    }
+    trial = Trial(tmp_path, monkeypatch, [many, DONE])
+    result = trial.run()
+    assert ("done", 16, 16) == (result.status, len(trial.lines("looks")), result.tool_calls)
+    assert {None: 16, "bound_reached": 4} == {
+        code: trial.calls(result.run).count(code) for code in (None, "bound_reached")
+    }
+
+
+@pytest.mark.req("BAD-3")
+def test_the_fleets_limits_bind_what_runs_in_the_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that the engine starts has the numbers that the fleet file says."""
+    limits = "limits: {open_files: 37, file_size: 3MiB}"
+    trial = Trial(tmp_path, monkeypatch, [call("limits", {"what": "x"}), DONE], limits=limits)
+    result = trial.run()
+    assert [{"files": 37, "size": 3 << 20}] == [told.get("data") for told in trial.told(result.run)]
