@@ -42,7 +42,7 @@ class Receiver:
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self) -> None:  # noqa: N802 - the library's name
+            def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("content-length", 0)))
                 outer.bodies.put(({name.lower(): value for name, value in self.headers.items()}, body))
                 self.send_response(outer.answers.pop(0) if outer.answers else 200)

@@ -22,6 +22,7 @@ from midwatch.config.guarantees import not_guaranteed
 from midwatch.config.specs import ImportSpec
 from midwatch.engine import rebinding, undo
 from midwatch.engine.context import RouteRuntime, Scrub, Segment
+from midwatch.engine.delivery import keep_channels
 from midwatch.engine.editing import Edit, edit
 from midwatch.engine.helping import Place
 from midwatch.engine.identity import local, require
@@ -211,6 +212,7 @@ class Kernel:
                 asked_by=parts.speaker.name,
             )
             tx.runs.create(row)
+            keep_channels(tx, fleet)
             data = {
                 "fleet": fleet.name,
                 "fleet_digest": fleet.digest,
