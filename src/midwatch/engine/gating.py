@@ -9,6 +9,7 @@ Why the target's state is read again before a yes is used: between the question 
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -30,7 +31,7 @@ from midwatch.tools.perform import PerformContext
 
 __all__ = ["Gating"]
 
-_SECRET_HEX: Final = 16
+_ID: Final = 16
 
 
 class Gating:
@@ -157,6 +158,7 @@ class Gating:
         except HelperFailed as failed:
             return self._unreadable(p, verdict, failed)
         preview = await preview_of(self.place(p), tool, checked.arguments)
+        made_up = await self._made_up(p)
         now = self._seg.clock()
         p.mark("gates", "ask", by=verdict.by, who=verdict.who)
 
@@ -173,7 +175,8 @@ class Gating:
             data = {"gate": opened.id, "digest": opened.digest, "who": opened.who, "card_blob": opened.card}
             tx.ledger.append(draft("gate.opened", p.actor, now, data, causes=(cause,)))
             self._tell(tx, opened, now)
-            self._canary(tx, p, opened, shown, now)
+            if made_up is not None:
+                self._canary(tx, p, verdict, opened, made_up, now)
             tx.budgets.release(p.reservation)
 
         self._seg.write(work)
@@ -206,11 +209,13 @@ class Gating:
         )
         return replace(row, digest=self.binding(p, row))
 
-    def _card(self, tx: Tx, p: Passage, verdict: Ask, preview: str | None) -> dict[str, Any]:
+    def _card(
+        self, tx: Tx, p: Passage, verdict: Ask, preview: str | None, values: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         tool, checked = known(p)
         actor, environment = p.actor, self._seg.fleet.environment
         about = Circumstances(actor.run, actor.agent, actor.node, environment, verdict.reason, preview, p.causes)
-        return card(tx, tool.contract, checked.arguments, about)
+        return card(tx, tool.contract, checked.arguments if values is None else values, about)
 
     def _action(self, p: Passage) -> str:
         tool, checked = known(p)
@@ -227,33 +232,39 @@ class Gating:
             name = f"{gate.id}:{gate.nonce}:{channel}:opened"
             tx.notices.add(Notice(name, gate.id, gate.nonce, channel, "opened", created_us=now, next_us=now))
 
-    def _canary(self, tx: Tx, p: Passage, gate: GateRow, shown: Mapping[str, Any], now: int) -> None:
-        """Now and then ask also about an action that nobody proposed and that must be denied; a yes does nothing but tell."""
+    async def _made_up(self, p: Passage) -> tuple[dict[str, Any], str | None] | None:
+        """Draw whether a made-up question follows; give its arguments and their preview, as the real one has."""
         every = self._seg.fleet.review.canary
-        if not every or gate.kind != "action" or int(gate.nonce, 16) % every:
-            return
         tool, checked = known(p)
-        made_up = {
+        if not every or tool.contract.name == REQUEST_HUMAN or secrets.randbelow(every):
+            return None
+        values = {
             name: "*" if isinstance(value, str) and tool.contract.arg(name).role in ("target", "command") else value
             for name, value in checked.arguments.items()
         }
+        return values, await preview_of(self.place(p), tool, values)
+
+    def _canary(
+        self, tx: Tx, p: Passage, verdict: Ask, gate: GateRow, made_up: tuple[dict[str, Any], str | None], now: int
+    ) -> None:
+        """Ask also about an action that nobody proposed and that must be denied; a yes does nothing but tell."""
+        values, preview = made_up
         nonce = new_nonce()
-        name = hashlib.sha256(f"canary\x1f{gate.id}\x1f{gate.nonce}".encode()).hexdigest()[:_SECRET_HEX]
-        false = {**shown, "arguments": made_up, "preview": None, "origins": []}
-        blob = tx.blobs.put(orjson.dumps(made_up, option=orjson.OPT_SORT_KEYS))
-        digest = hashlib.sha256(f"canary\x1f{nonce}".encode()).hexdigest()
+        name, digest, action = (
+            hashlib.sha256(f"canary\x1f{word}\x1f{nonce}".encode()).hexdigest() for word in ("id", "digest", "action")
+        )
         row = replace(
             gate,
-            id=name,
+            id=name[:_ID],
             kind="canary",
             nonce=nonce,
             digest=digest,
-            action=digest,
-            arguments=blob,
-            card=tx.blobs.put(orjson.dumps(false)),
+            action=action,
+            arguments=tx.blobs.put(orjson.dumps(values, option=orjson.OPT_SORT_KEYS)),
+            card=tx.blobs.put(orjson.dumps(self._card(tx, p, verdict, preview, values))),
             precondition="",
         )
         tx.gates.open(row)
-        data = {"gate": name, "digest": digest, "who": row.who, "card_blob": row.card}
+        data = {"gate": row.id, "digest": digest, "who": row.who, "card_blob": row.card}
         tx.ledger.append(draft("gate.opened", p.actor, now, data))
         self._tell(tx, row, now)
