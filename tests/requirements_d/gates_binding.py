@@ -8,4 +8,5 @@ REQUIREMENTS: dict[str, str] = {
     "GATES-7": "A gate that nobody answered in time is a no; the first answer stands.",
     "GATES-8": "A batch answers the very same action and no other.",
     "GATES-9": "A rule that nobody in this home could meet refuses the run.",
+    "GATES-10": "Whatever dies wherever: no yes is lost or bound to another action, and no call is made more often than allowed.",
 }
