@@ -354,9 +354,10 @@ HIDDEN = """
         ("    return inner(kit).compile()", "compiled-graph"),
         (SUB.replace("SAVER", "InMemorySaver()"), "foreign-saver"),
         (SUB.replace("SAVER", "False"), "foreign-saver"),
+        (SUB.replace("checkpointer=SAVER", "interrupt_before=['act']"), "breakpoint"),
         ("    return None", "no-graph"),
     ],
-    ids=["compiled", "subgraph with a saver", "subgraph that keeps nothing", "nothing"],
+    ids=["compiled", "subgraph with a saver", "subgraph that keeps nothing", "subgraph with a breakpoint", "nothing"],
 )
 def test_a_graph_with_a_saver_of_its_own_is_refused(tmp_path: Path, build: str, code: str) -> None:
     """Edge 10, governed: said before anything runs, with the line of the fleet file."""
@@ -384,6 +385,14 @@ def test_a_call_under_another_saver_or_thread_stops_the_run(tmp_path: Path, save
     assert ("failed", []) == (result.status, ground.calls())
     if saver != "False":  # LangGraph itself fails there, since it cannot keep what it was told to keep at once
         assert ("UsageProblem", True) == (result.error_code, "thread of its own" in (result.error_message or ""))
+
+
+@pytest.mark.req("GOVERN-11")
+def test_a_hidden_breakpoint_is_no_end_of_the_run(tmp_path: Path) -> None:
+    """Where LangGraph stops without an interrupt, the state is not taken for the run's result."""
+    build = HIDDEN.replace("checkpointer=SAVER", "interrupt_before=['act']").replace("CONF", "None")
+    result = Ground(tmp_path, f"{OWN}\ndef build(kit):\n{build}\n").run()
+    assert ("failed", "breakpoint", None) == (result.status, result.error_code, result.output)
 
 
 @pytest.mark.req("GOVERN-11")

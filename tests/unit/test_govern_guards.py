@@ -45,6 +45,9 @@ ERRORS = GUARDED.replace("handle_tool_errors=True", "handle_tool_errors=lambda e
 BORROWED = GUARDED.replace(", kit.guarded(think))", ", model_node)").replace(
     "    graph = State", "    async def model_node(state):\n        return await think(state)\n\n    graph = State"
 )
+STORED = AGENT_GRAPH.replace("system_prompt=", "store=InMemoryStore(), system_prompt=").replace(
+    "def build", "from langgraph.store.memory import InMemoryStore\n\ndef build"
+)
 SUBCLASS = GUARDED.replace("ToolNode(tools, handle", "Mine(tools, handle").replace(
     "def build", "class Mine(ToolNode):\n    pass\n\ndef build"
 )
@@ -67,6 +70,7 @@ SUBCLASS = GUARDED.replace("ToolNode(tools, handle", "Mine(tools, handle").repla
         (ERRORS, {"act": "errors are handled"}),
         (BORROWED, {"think": "its own code"}),
         (SUBCLASS, {"act": "its own code"}),
+        (STORED, {"agent": "outside of the run"}),
     ],
     ids=[
         "guarded",
@@ -82,6 +86,7 @@ SUBCLASS = GUARDED.replace("ToolNode(tools, handle", "Mine(tools, handle").repla
         "handler of tool errors",
         "a borrowed name",
         "a subclass",
+        "a store",
     ],
 )
 def test_a_part_is_guarded_only_when_it_is_recognised_whole(tmp_path: Path, graph: str, found: dict[str, str]) -> None:

@@ -526,3 +526,59 @@ def test_no_variable_of_the_environment_sends_state_to_a_tracing_service(tmp_pat
         assert [] != reached
         server.shutdown(socket.SHUT_RDWR)
     listening.join(5)
+
+
+MODELS = """
+import operator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Annotated
+from langgraph.graph import START, StateGraph
+from langgraph.types import Send
+from pydantic import BaseModel
+
+class Kind(Enum):
+    DISK = "disk"
+
+@dataclass
+class Finding:
+    kind: Kind
+    text: str
+
+class Night(BaseModel):
+    targets: list[str]
+    findings: Annotated[list[Finding], operator.add] = []
+
+class One(BaseModel):
+    target: str
+
+def build(kit):
+    tools = {tool.name: tool for tool in kit.tools("worker")}
+
+    async def work(one: One):
+        told = await tools["ops.deploy" if one.target == "b" else "ops.log"].ainvoke(
+            {"target": one.target} if one.target == "b" else {"line": one.target}
+        )
+        return {"findings": [Finding(Kind.DISK, one.target)]}
+
+    graph = StateGraph(Night)
+    graph.add_node("plan", lambda state: {})
+    graph.add_node("work", work, input_schema=One)
+    graph.add_edge(START, "plan")
+    graph.add_conditional_edges("plan", lambda state: [Send("work", One(target=one)) for one in state.targets], ["work"])
+    return graph
+"""
+
+
+@pytest.mark.req("GOVERN-7")
+def test_state_of_the_users_own_classes_survives_a_wait(tmp_path: Path) -> None:
+    """Models, dataclasses and enums of the schemas; branches side by side, one of them gated; another process reads it back."""
+    ground = Ground(tmp_path, MODELS)
+    waiting = ground.run(request={"targets": ["a", "b", "c"]})
+    assert ("waiting", 1, ["log a", "log c"]) == (waiting.status, len(waiting.gates), ground.calls())
+    ground.say(waiting.gates[0])
+    done = ground.process(waiting.run)
+    assert 0 == done.returncode, done.stderr
+    result = ground.run(waiting.run)
+    assert ["deploy b", "log a", "log c"] == ground.calls()
+    assert sorted(result.output["findings"], key=str) == [{"kind": "disk", "text": one} for one in ("a", "b", "c")]

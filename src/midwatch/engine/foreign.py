@@ -1,7 +1,7 @@
-"""Foreign: the calls and nodes of an imported graph, carried by the kernel for one segment.
+"""Foreign: the calls of an imported graph, carried by the kernel for one segment.
 
-In:   calls of a kit's models and tools, from any thread or event loop; entries and exits of nodes.
-Out:  answers, envelopes, waits; transitions and their events; `Halted`.
+In:   calls of a kit's models and tools, from any thread or event loop.
+Out:  answers, envelopes, waits; `Halted`.
 May import: everything right of engine. Must not know: what the graph is for, how a segment was started.
 
     a call → its place (task, id) → the segment's own loop, shielded → pipeline or model call → answer
@@ -11,8 +11,6 @@ Why shielded: a graph may give up on a call (a sibling's interrupt, a time-out o
 journalled, and the resumed node is answered from there; otherwise it would be in doubt.
 Why a node that runs again must do again what it did: each call is named by what it says, so other words are another call. A node
 whose words hang on the clock or on chance would act twice. So nothing new with an effect begins before the old calls came back.
-Why the whole node is a cause: what a node's code does between two calls is not seen. So everything that was settled before in the
-node, and in the nodes before it, counts as a cause of what comes after: too much, never too little.
 """
 
 from __future__ import annotations
@@ -20,40 +18,34 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
-from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn, TypeVar
 
 import orjson
-from langchain_core.runnables import RunnableConfig
 
 from midwatch.engine.context import Halted, Segment
 from midwatch.engine.model_call import ModelCalls, ModelRefused
 from midwatch.engine.passage import Answered, Passage, Waiting
 from midwatch.engine.pipeline import REPEATABLE, Pipeline
 from midwatch.engine.record import Record
+from midwatch.engine.watching import Watching
 from midwatch.errors import BoundReached, Divergence, MidwatchError, ModelFailure, NotFound, RunHalted, UsageProblem
 from midwatch.graph.foreign import Foreign, watched
 from midwatch.graph.govern import Kit
 from midwatch.graph.messages import scrubbed, to_json
 from midwatch.graph.saver import Saver
-from midwatch.graph.scope import Place, Scope, Wait, node_of, step_of
-from midwatch.graph.serde import StateRefused, StrictSerializer
+from midwatch.graph.scope import Place, Wait
 from midwatch.records.call import Actor
 from midwatch.records.chat import ChatAnswer, ChatRequest, Message
 from midwatch.records.effect import effect_id
 from midwatch.records.envelope import Envelope
-from midwatch.records.event import EventDraft, EventKind
-from midwatch.records.run import Transition
 from midwatch.store.port import Tx
 
 __all__ = ["Governed", "Hosted", "host", "is_ours"]
 
 T = TypeVar("T")
 _OVER: Final = "the segment is over; a node that goes on by itself can do nothing more"
-_PAGE: Final = 1000
-_SIZES: Final = StrictSerializer()
 _PATIENCE: Final = 20
 _PATIENCE_US: Final = 50_000
 _TURNS: Final = 8
@@ -69,7 +61,7 @@ class _Proposer:
 
 
 class Governed:
-    """`graph.govern.Calls` and `graph.foreign.Watch` of one segment. Made on the segment's event loop."""
+    """`graph.govern.Calls` of one segment. Made on the segment's event loop."""
 
     def __init__(self, segment: Segment) -> None:
         self._seg = segment
@@ -80,14 +72,10 @@ class Governed:
         self._flight: set[asyncio.Task[Any]] = set()
         self._locks: dict[str, asyncio.Lock] = {}
         self._proposers: dict[str, _Proposer] | None = None
-        self._past: dict[str, set[int]] | None = None
-        self._begun: set[str] = set()
         self._context = contextvars.copy_context()
         self._kept: set[str] = set()
         self._closed = False
         self.waits: dict[str, Wait] = {}
-
-    # ------------------------------------------------------------------------------------------------ calls
 
     async def ask(self, place: Place, agent: str, call_id: str, request: ChatRequest) -> ChatAnswer:
         """See `Calls`."""
@@ -291,94 +279,6 @@ class Governed:
                 self._proposed(ChatAnswer.from_json(orjson.loads(body)), agent, seq)
         return self._proposers
 
-    # ------------------------------------------------------------------------------------------------ nodes
-
-    def check(self) -> None:
-        """See `Watch`."""
-        self._seg.check()
-
-    def enter(self, config: RunnableConfig, parent: Scope | None) -> Scope:
-        """Write down that a node begins, before its code runs."""
-        seg, now = self._seg, self._seg.clock()
-        seg.check()
-        task, step = config.get("configurable", {}).get("checkpoint_ns", ""), step_of(config)
-        before = frozenset(self._fronts() if parent is None else {parent.started, *parent.causes})
-        node = node_of(task)
-
-        def work(tx: Tx) -> int:
-            tx.fences.check(seg.run, seg.epoch)
-            seq = tx.ledger.append(self._event("node.started", node, task, step, now, causes=tuple(sorted(before))))
-            tx.transitions.start(Transition(seg.run, seq, task.rpartition("|")[0], node, task, step, "started", now))
-            return seq
-
-        causes = self._again(task)
-        again = task in self._begun or (parent is not None and parent.again)
-        self._begun.add(task)
-        return Scope(node, task, step, seg.write(work), before, parent, causes=causes, again=again)
-
-    def leave(self, scope: Scope, status: str, output: Any) -> None:
-        """Write down how a node ended."""
-        seg, now = self._seg, self._seg.clock()
-        size = self._size(output) if status == "finished" else None
-        failed = output if isinstance(output, Exception) and status == "failed" else None
-        causes = tuple(sorted({scope.started, *scope.causes}))
-
-        def work(tx: Tx) -> int:
-            tx.fences.check(seg.run, seg.epoch)
-            tx.transitions.finish(seg.run, scope.task, status=status, ended_us=now, bytes_out=size)
-            if status == "waiting":
-                return 0
-            data: dict[str, Any] = {"bytes": size}
-            kind: EventKind = "node.finished"
-            if failed is not None:
-                kind = "node.failed"
-                text = seg.scrub.text(f"{type(failed).__name__}: {failed}")[0]
-                data = {"error": type(failed).__name__, "detail_blob": tx.blobs.put(text.encode())}
-            return tx.ledger.append(self._event(kind, scope.node, scope.task, scope.step, now, data, causes))
-
-        seq = seg.write(work)
-        if seq and scope.parent is None:
-            fronts = self._fronts()
-            fronts.difference_update(scope.before)
-            fronts.add(seq)
-        elif seq and scope.parent is not None:
-            scope.parent.settled((*scope.before,), seq)
-
-    def _event(
-        self,
-        kind: EventKind,
-        node: str,
-        task: str,
-        step: int,
-        now: int,
-        data: Mapping[str, Any] | None = None,
-        causes: tuple[int, ...] = (),
-    ) -> EventDraft:
-        return EventDraft(kind, self._seg.run, now, data or {}, node=node, step=step, task=task, causes=causes)
-
-    def _size(self, output: Any) -> int | None:
-        try:
-            return len(_SIZES.dumps_typed(output)[1])
-        except StateRefused:
-            return None  # the saver judges, by the state's own classes
-
-    def _fronts(self) -> set[int]:
-        """Give the ends of nodes of the root graph that no later node has built on yet."""
-        return self._told_before().setdefault("", set())
-
-    def _again(self, task: str) -> set[int]:
-        """Give what an earlier segment settled in a node that begins again; once."""
-        past = self._told_before()
-        own = [key for key in past if key == task or key.startswith(f"{task}|")]
-        return {seq for key in own for seq in past.pop(key)}
-
-    def _told_before(self) -> dict[str, set[int]]:
-        if self._past is None:
-            self._past, self._begun = self._seg.store.read(lambda tx: _unused(tx, self._seg.run))
-        return self._past
-
-    # ------------------------------------------------------------------------------------------------ the end
-
     async def settle(self) -> None:
         """Let no new call begin, and wait for those in flight: each is bounded by its own time-out."""
         for _ in range(_TURNS):
@@ -439,7 +339,7 @@ def host(segment: Segment, foreign: Foreign) -> Hosted:
         return Saver(seg.store, run=seg.run, epoch=seg.epoch, stamp=seg.stamp, scrub=scrub, types=types)
 
     graph = foreign.compile(kit, saver)
-    return Hosted(watched(graph, governed), governed, graph.output_channels)
+    return Hosted(watched(graph, Watching(segment)), governed, graph.output_channels)
 
 
 def is_ours(tx: Tx, run: str, value: Any) -> bool:
@@ -456,29 +356,6 @@ def _answers(tx: Tx, run: str) -> Iterator[tuple[str, int, bytes]]:
         body = tx.blobs.get(row.result) if row.kind == "model" and row.result is not None else None
         if body is not None:
             yield row.agent, row.finished_seq or row.intent_seq, body
-
-
-def _unused(tx: Tx, run: str) -> tuple[dict[str, set[int]], set[str]]:
-    """Give, by task (the root's is empty), what is settled in it and no finished node has built on; and the tasks that began."""
-    fronts: dict[str, set[int]] = defaultdict(set)
-    begun: dict[str, set[int]] = defaultdict(set)
-    after = 0
-    while page := tx.ledger.read(
-        run=run, after=after, limit=_PAGE, kinds=("node.started", "node.finished", "finished")
-    ):
-        for event in page:
-            task = event.task or ""
-            if event.kind == "node.started":
-                begun[task].update(event.causes)
-            elif event.kind == "finished":
-                fronts[task].add(event.seq)
-            else:
-                fronts.pop(task, None)
-                above = fronts[task.rpartition("|")[0]]
-                above.difference_update(begun.pop(task, ()))
-                above.add(event.seq)
-        after = page[-1].seq
-    return dict(fronts), set(begun)
 
 
 def _running() -> asyncio.AbstractEventLoop | None:

@@ -235,6 +235,9 @@ def _stopped(seg: Segment, course: _Course, state: StateSnapshot) -> _Stop:
             doubt |= course.hosted.in_doubt()
         said = "an effect is in doubt" if doubt else "an action waits for a person"
         return _Stop("waiting", code="waiting", message=said, gates=tuple(sorted(gates)), in_doubt=tuple(sorted(doubt)))
+    if course.hosted is not None and state.next:
+        message = f"the graph stopped at a breakpoint before `{state.next[0]}`, which nobody can answer; take it away"
+        return _Stop("failed", code="breakpoint", message=message)
     if course.hosted is not None:
         return _Stop("done", output=course.hosted.result(state.values))
     result = state.values.get("result")

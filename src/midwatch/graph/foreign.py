@@ -39,7 +39,7 @@ from midwatch.config.specs import ImportSpec
 from midwatch.errors import InvalidFleet, Problem, UsageProblem
 from midwatch.graph.govern import Kit
 from midwatch.graph.scope import CURRENT, Scope
-from midwatch.graph.serde import StateRefused, StrictSerializer
+from midwatch.graph.serde import StateRefused, StrictSerializer, types_of
 
 __all__ = ["Foreign", "Watch", "load", "watched"]
 
@@ -241,15 +241,27 @@ def _compile(fleet: Fleet, make: Callable[[Kit], Any], kit: Kit, saver: MakeSave
     if not isinstance(made, StateGraph):
         raise _wrong(fleet, f"`build` gave a `{type(made).__name__}`; return a `StateGraph`", "no-graph")
     try:
-        StrictSerializer(kit.kept)
-        graph = made.compile(checkpointer=None if saver is None else saver(kit.kept))
+        graph = made.compile()
+        subgraphs = _subgraphs(graph, "")
+        kept = (*kit.kept, *types_of(*_schemas(graph, *(sub for _, sub in subgraphs))))
+        StrictSerializer(kept)
     except (StateRefused, ValueError) as error:
         raise _wrong(fleet, f"the graph does not compile: {error}", "bad-graph") from error
-    for place, sub in _subgraphs(graph, ""):
+    for place, sub in subgraphs:
         if sub.checkpointer not in (None, True):
             message = f"the subgraph in `{place}` carries a checkpointer of its own; compile it without one, it inherits the run's"
             raise _wrong(fleet, message, "foreign-saver")
-    return graph
+        if sub.interrupt_before_nodes or sub.interrupt_after_nodes:
+            message = (
+                f"the subgraph in `{place}` has breakpoints, which nobody can answer; ask by a tool that has a gate"
+            )
+            raise _wrong(fleet, message, "breakpoint")
+    return graph if saver is None else graph.copy({"checkpointer": saver(kept)})
+
+
+def _schemas(*graphs: Any) -> list[type]:
+    """Give the classes of state, inputs and outputs of graphs and their nodes; a graph that is no `StateGraph` has none."""
+    return [schema for graph in graphs for schema in getattr(getattr(graph, "builder", None), "schemas", ())]
 
 
 def _subgraphs(graph: Any, above: str) -> list[tuple[str, Any]]:

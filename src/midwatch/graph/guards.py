@@ -55,6 +55,10 @@ def unguarded(graph: CompiledStateGraph[Any, Any, Any, Any], above: str = "") ->
         if name == START:
             continue
         if isinstance(runnable, CompiledStateGraph):
+            if runnable.store is not None or runnable.cache is not None:
+                yield Unguarded(
+                    place, "it keeps things outside of the run, in a store or cache of its own; compile it without"
+                )
             yield from unguarded(runnable, f"{place}.")
             continue
         why = _why(runnable)
