@@ -12,6 +12,8 @@ import pytest
 
 from midwatch import wiring
 from midwatch.errors import Denied, RunHeld
+from midwatch.tracing import queries
+from midwatch.tracing.facts import ToolItem
 from tests.scenario.office import Office
 
 SHOP = ("ops.place", {"service": "shop", "version": "v2"})
@@ -68,6 +70,11 @@ def test_undo_goes_backwards_and_says_what_stays(tmp_path: Path) -> None:
         assert kernel.store.read(lambda tx: tx.ledger.verify()).ok
     assert 2 == len(office.calls("restore"))
     assert [True, True] == [event.data["ok"] for event in office.events(result.run, "effect.undone")]
+    with office.opened() as kernel:
+        tree = queries.trace(kernel.store, result.run)
+        done = {row.id for row in kernel.store.read(lambda tx: tx.effects.list(result.run)) if row.task != "undo"}
+    shown = {item.effect for part in tree.nodes for item in part.items if isinstance(item, ToolItem)}
+    assert shown <= done
 
 
 @pytest.mark.req("UNDO-1")

@@ -151,7 +151,8 @@ class _Grower:
 
     def _follow(self, event: Event) -> None:
         item = next((self._owner[cause] for cause in event.causes if cause in self._owner), None)
-        if item is not None and event.kind in ("decided", "intent", "finished", "effect.resolved"):
+        own = event.kind in ("decided", "intent", "finished", "effect.resolved") and "undoes" not in event.data
+        if item is not None and own:
             self._owner[event.seq] = item
             _note_tool(item, event) if isinstance(item, ToolItem) else _note_model(item, event)
             if event.kind != "effect.resolved":
