@@ -179,12 +179,18 @@ class Harness:
             if process.stdout is not None:
                 process.stdout.close()
 
-    def case(self, name: str) -> Case:
-        """Begin a case: a home and a working directory that nobody used before; `name` must be new."""
+    def case(self, name: str, *, home: Path | None = None) -> Case:
+        """Begin a case: a home and a working directory that nobody used before; `name` must be new.
+
+        Args:
+            home: where its state lives, when it must be somewhere else, such as on a small disk.
+        """
         folder = self._folder / name
         (folder / "work").mkdir(parents=True)
         (folder / "work" / "target").write_text(f"{self.target}/{name}")
-        return Case(self, name, folder / "home", folder / "work", folder / "log", billed_before=len(self.bill()))
+        return Case(
+            self, name, home or folder / "home", folder / "work", folder / "log", billed_before=len(self.bill())
+        )
 
     def order(self, order: Mapping[str, Any]) -> Outcome:
         """Let the zygote carry out one order; `Case.segment` makes them."""
@@ -213,6 +219,7 @@ class Case:
 
     Attributes:
         kills: how many segments died by SIGKILL.
+        cuts: how many were cut, by SIGKILL or because the store failed them, so that an answer in flight may be lost.
         heads: hashes of the ledger's head that segments told when they stopped.
         retried: effects that `resolve` let happen once more; each allows one more call at the target.
         offset_us: what the next segment's clock is ahead; raise it to let gates expire.
@@ -226,17 +233,28 @@ class Case:
     billed_before: int
     run: str | None = None
     kills: int = 0
+    cuts: int = 0
     heads: list[str] = field(default_factory=list)
     retried: Counter[str] = field(default_factory=Counter)
     offset_us: int = 0
     last: Outcome | None = None
 
-    def segment(self, point: str | None = None, *, number: int = 1, **environ: str) -> Outcome:
+    def segment(
+        self,
+        point: str | None = None,
+        *,
+        number: int = 1,
+        busy_ms: int | None = None,
+        file_size: int | None = None,
+        **environ: str,
+    ) -> Outcome:
         """Start the run, or resume it, in a fresh child.
 
         Args:
             point: where it dies, `before NAME` or `after NAME` with a name of `zygote.PLACES`; None: it does not.
             number: the how manieth pass of that point is the last.
+            busy_ms: how long the child waits for another's write lock. file_size: bytes beyond which no file of it may grow.
+            environ: variables for the child.
         """
         order = {
             "fleet": str(self.harness.fleet),
@@ -250,15 +268,17 @@ class Case:
             "number": number,
             "offset_us": self.offset_us,
             "environ": environ,
+            "busy_ms": busy_ms,
+            "file_size": file_size,
         }
         outcome = self.harness.order(order)
         self.offset_us += LEASE_US
         self.last = outcome
+        self.kills += outcome.code < 0
+        self.cuts += outcome.result is None or str(outcome.result["error_code"]).startswith("Store")
         if outcome.result is not None:
             self.run = outcome.result["run"]
             self.heads.append(outcome.result["head"])
-        elif outcome.code < 0:
-            self.kills += 1
         return outcome
 
     def known(self) -> str | None:
@@ -424,14 +444,14 @@ class Case:
         return found
 
     def _answers(self) -> list[str]:
-        """No model call is billed twice, but for those whose answer a kill has lost: each kill loses the ones in flight."""
+        """No model call is billed twice, but for those whose answer was lost: each cut loses the ones in flight."""
         asked, billed = len(self.effects("model")), len(self.bill())
-        if billed > asked + self.kills * self.lost_per_kill():
-            return [f"{asked} model calls were billed {billed} times after {self.kills} kills"]
+        if billed > asked + self.cuts * self.lost_per_cut():
+            return [f"{asked} model calls were billed {billed} times after {self.cuts} cuts"]
         return []
 
-    def lost_per_kill(self) -> int:
-        """How many answers one kill can lose: as many as agents that think at once. The team of this harness has one."""
+    def lost_per_cut(self) -> int:
+        """How many answers one cut can lose: as many as agents that think at once. The team of this harness has one."""
         return 1
 
     def _noted(self, word: str) -> list[list[Any]]:

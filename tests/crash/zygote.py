@@ -16,6 +16,7 @@ import inspect
 import json
 import os
 import random
+import resource
 import signal
 import ssl
 import sys
@@ -168,6 +169,10 @@ def child(order: dict[str, Any]) -> dict[str, Any]:
     random.seed()
     os.environ.update(order["environ"])
     stand_in(order)
+    if order["busy_ms"] is not None:
+        (sqlite.SqliteStore.__init__.__kwdefaults__ or {})["busy_timeout_ms"] = order["busy_ms"]
+    if order["file_size"] is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_size"], resource.RLIM_INFINITY))
     listen = observe(order["log"])
     if order["point"] is not None:
         arm(order["point"], order["number"])

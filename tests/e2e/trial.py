@@ -147,10 +147,14 @@ class Trial:
         text = FLEET.replace("ROUTE", route).replace(", LIMITS", f", {limits}" if limits else "")
         (self.fleet / "fleet.yaml").write_text(text)
         (self.fleet / "things.py").write_text(TOOLS)
-        (self.fleet / "scenario.yaml").write_text(json.dumps(_scenario(rules)))
+        self.rules(rules)
         self.waits: list[int] = []
         monkeypatch.setattr(wiring, "_pause", self._pause)
         monkeypatch.setattr(wiring, "_govern", _beat)
+
+    def rules(self, rules: Sequence[dict[str, Any]]) -> None:
+        """Write the scenario: these rules, then the default ones."""
+        (self.fleet / "scenario.yaml").write_text(json.dumps(_scenario(rules)))
 
     async def _pause(self, microseconds: int) -> None:
         if microseconds == POLL_US:
@@ -196,6 +200,13 @@ class Trial:
             (event.data.get("tool") or event.data.get("model"), event.data["rule"])
             for event in self.events(run, "signal")
         ]
+
+    def handoff(self, run: str) -> dict[str, Any]:
+        """Give the worker's handoff."""
+        events = [event for event in self.events(run, "handoff") if event.agent == "worker"]
+        with self.store() as store:
+            body: dict[str, Any] = json.loads(_blob(store, events[-1].data["handoff_blob"]))
+        return body
 
     def effects(self, run: str, kind: str = "tool") -> list[EffectRow]:
         """Give the run's effects of a kind."""
