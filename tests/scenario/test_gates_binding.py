@@ -183,6 +183,24 @@ def test_each_key_of_a_rule_decides(tmp_path: Path, when: str, gated: bool) -> N
     assert ("waiting" if gated else "done") == office.run().status
 
 
+@pytest.mark.req("GATES-6")
+@pytest.mark.parametrize(
+    ("calls", "label", "gated"),
+    [
+        ([[SHOP]], "third_party", False),
+        ([[SHOP]], "[request, caller]", True),
+        ([[("ops.version", {"service": "shop"})], [SHOP]], "third_party", True),
+        ([[("ops.version", {"service": "shop"})], [SHOP]], "service", False),
+    ],
+)
+def test_whose_words_a_run_has_read_can_ask(
+    tmp_path: Path, calls: list[list[tuple[str, dict[str, str]]]], label: str, gated: bool
+) -> None:
+    """A tool that declares no author brings in a third party's words; before any result there is only the request."""
+    rule = f"- {{when: {{label: {label}, tool: ops.place}}, ask: operator}}"
+    assert ("waiting" if gated else "done") == Office(tmp_path, calls, gates=rule).run().status
+
+
 @pytest.mark.req("GATES-7")
 def test_time_out_is_a_no_and_late_words_change_nothing(tmp_path: Path) -> None:
     """After the expiry a yes is refused, the gate is expired, and the agent hears `denied`."""

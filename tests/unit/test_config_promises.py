@@ -55,7 +55,6 @@ WISHES = [
     ("daemon", "mode: child", "mode: daemon", [24]),
     ("cron", "mode: child", "mode: cron", [24]),
     ("condition", "may: host.*}", "may: host.*, if: 'true'}", [19]),
-    ("label", "{effect: destructive}", "{label: untrusted}", [21]),
     ("processes", '{cost: "$1"}', '{cost: "$1", processes: 3}', [17]),
     ("concurrency", '{cost: "$1"}', '{cost: "$1", concurrency: 3}', [17]),
     ("degrade", '{cost: "$1"}', '{cost: "$1", degrade: local}', [17]),
@@ -101,7 +100,7 @@ def test_each_wish_that_is_not_kept_is_refused_at_its_line(
 def test_all_wishes_are_refused_together(folder: Path) -> None:
     """One pass names everything, not only the first."""
     text = PLAIN
-    wanted = ("docker", "own sandbox", "daemon", "condition", "label", "shadow", "anthropic")
+    wanted = ("docker", "own sandbox", "daemon", "condition", "shadow", "anthropic")
     for name, old, new, _ in WISHES:
         if name in wanted:
             text = text.replace(old, new, 1)
@@ -117,7 +116,6 @@ def test_the_page_names_every_wish_that_is_refused() -> None:
         "mcp",
         "sources",
         "`if`",
-        "label",
     )
     more = (
         "governor.mode",

@@ -27,7 +27,7 @@ from midwatch.config.quantities import (
     parse_tokens,
 )
 from midwatch.config.specs import AgentRole, Backend, ChannelFormat, Per, Protocol, Provider
-from midwatch.records.effect import EffectClass, Role
+from midwatch.records.effect import EffectClass, Label, Role
 from midwatch.records.principal import NAME_PATTERN
 
 __all__ = [
@@ -141,6 +141,11 @@ Effects = Annotated[
     tuple[EffectClass, ...],
     BeforeValidator(_listed),
     _words_schema(words=("pure", "read", "write", "destructive", "grants_authority")),
+]
+Labels = Annotated[
+    tuple[Label, ...],
+    BeforeValidator(_listed),
+    _words_schema(words=("request", "service", "caller", "third_party")),
 ]
 Roles = Annotated[
     tuple[Role, ...],
@@ -320,7 +325,10 @@ class WhenFile(_Block):
     tool: Globs = Field((), description="Tools: names or globs.")
     agent: Globs = Field((), description="Agents: names or globs.")
     keywords: Lines = Field((), description="Words in the tool's name or in its arguments.")
-    label: Lines = Field((), description="Labels of arguments.")
+    label: Labels = Field(
+        (),
+        description="Whose words the run has taken in before: `request` always, else the authors that its tools declare.",
+    )
     role: Annotated[dict[Role, Lines], BeforeValidator(_or_empty)] = Field(
         {}, description="Patterns of arguments, by their role."
     )

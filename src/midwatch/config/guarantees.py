@@ -26,7 +26,6 @@ def not_guaranteed(fleet: Fleet) -> tuple[Problem, ...]:
             _budgets(fleet),
             _sources(fleet),
             _grants(fleet),
-            _gates(fleet),
             _operation(fleet),
         )
         for problem in found
@@ -81,13 +80,6 @@ def _grants(fleet: Fleet) -> Iterator[Problem]:
     for index, grant in enumerate(fleet.grants):
         if grant.condition is not None:
             yield _refuse(fleet, ("grants", index, "if"), "a condition of a grant", "bound its arguments with `where`")
-
-
-def _gates(fleet: Fleet) -> Iterator[Problem]:
-    for index, gate in enumerate(fleet.gates):
-        if gate.when.label:
-            place = ("gates", index, "when", "label")
-            yield _refuse(fleet, place, "a gate on `label`", "use `effect`, `role`, `tool`, `agent` or `keywords`")
 
 
 def _operation(fleet: Fleet) -> Iterator[Problem]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-from midwatch.records.effect import EffectClass
+from midwatch.records.effect import EffectClass, Label
 from midwatch.records.spend import Unit
 
 __all__ = [
@@ -257,14 +257,14 @@ class GateWhen:
         role: per argument role, globs one of which an argument of that role must match.
         cost: micro-dollars that a call may cost at least. reversible: whether the tool names what undoes it.
         environment: globs of the fleet's environment.
-        label: labels of arguments; refused at run time in this version.
+        label: whose words the run has taken in before the action: `request`, and the authors of its tools' results.
     """
 
     effect: tuple[EffectClass, ...] = ()
     tool: tuple[str, ...] = ()
     agent: tuple[str, ...] = ()
     keywords: tuple[str, ...] = ()
-    label: tuple[str, ...] = ()
+    label: tuple[Label, ...] = ()
     role: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     cost: int | None = None
     reversible: bool | None = None

@@ -17,13 +17,14 @@ import orjson
 from midwatch.config.fleet import Fleet
 from midwatch.containment import grants
 from midwatch.engine.card import Circumstances, card
-from midwatch.engine.helping import HelperFailed, Place, preview_of, state_of
+from midwatch.engine.helping import HelperFailed, Place, labels_in, preview_of, state_of
 from midwatch.engine.places import about
 from midwatch.errors import Denied, GateNotUsable, NotFound, Problem, UsageProblem
 from midwatch.gates import rules
 from midwatch.gates.binding import action_digest, bind, new_nonce
 from midwatch.gates.review import Refused, Speaker, roles_for
 from midwatch.records import decision
+from midwatch.records.effect import Label
 from midwatch.records.envelope import Envelope
 from midwatch.records.gate import GateRow, Notice, Terms
 from midwatch.store.port import Store, Tx
@@ -78,20 +79,30 @@ async def edit(store: Store, fleet: Fleet, place: Place, wanted: Edit, *, at_us:
     if row is None:
         raise NotFound(f"no gate `{wanted.gate}` in this home; `midwatch inbox ls` lists those that wait")
     _usable(store, fleet, row, wanted, at_us)
-    judged = await _judge(fleet, place, row, wanted, at_us)
+    labels = labels_in(store, fleet, row.run, place.registry)
+    judged = await _judge(fleet, place, row, wanted, at_us, labels)
     if judged.action == row.action:
         raise UsageProblem("these are the arguments that the gate has already; change one, or approve it")
     return store.write(lambda tx: _amend(tx, fleet, row, wanted, judged, at_us), durable=True)
 
 
-async def _judge(fleet: Fleet, place: Place, row: GateRow, wanted: Edit, at_us: int) -> _Judged:
+async def _judge(
+    fleet: Fleet, place: Place, row: GateRow, wanted: Edit, at_us: int, labels: frozenset[Label]
+) -> _Judged:
     """Take the new action past the guards: contract, grants, rules; and ask the tool's helpers about it."""
     tool = place.registry.get(row.tool)
     checked = _checked(tool, place, wanted)
     granted = grants.decide(fleet.grants, agent=row.agent, tool=row.tool, arguments=checked.arguments)
     if isinstance(granted, decision.Denied):
         raise Denied(f"{granted.reason}: {granted.hint or 'no grant covers the new arguments'}")
-    asked = rules.decide(fleet, contract=tool.contract, agent=row.agent, arguments=checked.arguments, at_us=at_us)
+    asked = rules.decide(
+        fleet,
+        contract=tool.contract,
+        agent=row.agent,
+        arguments=checked.arguments,
+        at_us=at_us,
+        labels=labels,
+    )
     try:
         state = await state_of(place, tool, checked.arguments)
     except HelperFailed as failed:

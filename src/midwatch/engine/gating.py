@@ -18,7 +18,7 @@ import orjson
 
 from midwatch.engine.card import Circumstances, card
 from midwatch.engine.context import Segment
-from midwatch.engine.helping import HelperFailed, Place, preview_of, state_of
+from midwatch.engine.helping import HelperFailed, Place, labels_in, preview_of, state_of
 from midwatch.engine.passage import Answered, Passage, Waiting, draft, known
 from midwatch.engine.record import Record
 from midwatch.gates import rules
@@ -121,6 +121,7 @@ class Gating:
             agent=p.actor.agent,
             arguments=checked.arguments,
             at_us=now,
+            labels=labels_in(self._seg.store, self._seg.fleet, p.actor.run, self._seg.registry),
         )
         if isinstance(verdict, Ask):
             return verdict

@@ -1,7 +1,7 @@
 """Helping: calls of the tools that a contract names as its helpers: preview, precondition, reconciler.
 
 In:   a tool, its checked arguments, where it runs. Out: what the helper said; failures are values.
-May import: tools, sandbox (port). Must not know: gates, the journal: what follows from an answer is the caller's.
+May import: tools, sandbox and store (ports), the rules' labels. Must not know: the journal; what follows from an answer.
 Why no passage of their own: a helper only reads, what it reads the call itself was just granted, and its code is the operator's.
 """
 
@@ -15,14 +15,18 @@ from typing import Any, Final, Literal
 import orjson
 import rfc8785
 
+from midwatch.config.fleet import Fleet
 from midwatch.engine.context import Scrub
+from midwatch.gates.rules import labels_of
+from midwatch.records.effect import Label
 from midwatch.records.envelope import Envelope
 from midwatch.sandbox.port import Sandbox
+from midwatch.store.port import Store
 from midwatch.tools import arguments, helpers, perform
 from midwatch.tools.decorate import Tool
 from midwatch.tools.registry import Registry
 
-__all__ = ["HelperFailed", "Place", "preview_of", "reconcile", "state_of"]
+__all__ = ["HelperFailed", "Place", "labels_in", "preview_of", "reconcile", "state_of"]
 
 _SHOWN: Final = 20_000
 """Characters of a preview that a card keeps."""
@@ -40,6 +44,15 @@ class Place:
     sandbox: Sandbox
     scrub: Scrub
     context: perform.PerformContext
+
+
+def labels_in(store: Store, fleet: Fleet, run: str, registry: Registry) -> frozenset[Label]:
+    """Give the labels of a run: whose words its tools have brought in so far; not looked up where no rule asks for any."""
+    if not any(rule.when.label for rule in fleet.gates):
+        return labels_of(())
+    done = store.read(lambda tx: {row.tool for row in tx.effects.list(run, statuses=("done",)) if row.kind == "tool"})
+    known = registry.tools
+    return labels_of(known[name].contract if name in known else None for name in sorted(done))
 
 
 async def state_of(place: Place, tool: Tool[..., Any], values: Mapping[str, Any]) -> str:

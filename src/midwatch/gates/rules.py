@@ -14,7 +14,7 @@ Effect class, role and environment come first; words are a floor below them:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
@@ -24,18 +24,29 @@ from midwatch.config.specs import GateRule, GateWhen
 from midwatch.gates import floor
 from midwatch.gates.canonical import readings
 from midwatch.records.decision import Allowed, Ask
+from midwatch.records.effect import Label
 from midwatch.records.gate import Escalate, Need, Terms
 from midwatch.tools.contract import ToolContract
 
-__all__ = ["decide"]
+__all__ = ["decide", "labels_of"]
 
 _HARMLESS: Final = ("pure", "read")
+_REQUEST: Final[tuple[Label, ...]] = ("request",)
 
 
 def decide(
-    fleet: Fleet, *, contract: ToolContract, agent: str, arguments: Mapping[str, Any], at_us: int
+    fleet: Fleet,
+    *,
+    contract: ToolContract,
+    agent: str,
+    arguments: Mapping[str, Any],
+    at_us: int,
+    labels: Collection[Label] = _REQUEST,
 ) -> Allowed | Ask:
     """Say whether a person must decide.
+
+    Args:
+        labels: whose words the run has taken in so far; see `labels_of`.
 
     Returns:
         `Ask` with `by="gates[0]"` (the first rule that applies) or `by="floor"`. `expires_us` is a duration here; the engine
@@ -44,7 +55,7 @@ def decide(
     found = [
         (place, rule)
         for place, rule in enumerate(fleet.gates)
-        if _applies(fleet, rule.when, contract, agent, arguments)
+        if _applies(fleet, rule.when, contract, agent, arguments) and _labelled(rule.when, labels)
     ]
     if found:
         needs = tuple(_need(place, rule, at_us) for place, rule in found)
@@ -59,6 +70,21 @@ def decide(
     review = fleet.review
     terms = Terms((Need("floor", review.ask),))
     return Ask(why, by="floor", who=review.ask, expires_us=review.timeout_us, terms=terms)
+
+
+def labels_of(contracts: Iterable[ToolContract | None]) -> frozenset[Label]:
+    """Give the labels of a run that has these tools' results; a tool that is not known, or says nothing, is a third party's.
+
+    Coarse on purpose: a label says that such words may have reached the agent through any agent of the run.
+    """
+    found: set[Label] = {"request"}
+    for contract in contracts:
+        found |= {out.author for out in contract.outs} if contract is not None and contract.outs else {"third_party"}
+    return frozenset(found)
+
+
+def _labelled(when: GateWhen, labels: Collection[Label]) -> bool:
+    return not when.label or any(label in labels for label in when.label)
 
 
 def _need(place: int, rule: GateRule, at_us: int) -> Need:
@@ -121,7 +147,7 @@ def _applies(fleet: Fleet, when: GateWhen, contract: ToolContract, agent: str, a
         hits = floor.read(contract.name, arguments, _roles(contract), when.keywords)
         wanted = {word.casefold() for word in when.keywords}
         asked.append(any(hit.word.casefold() in wanted for hit in hits))
-    return bool(asked) and all(asked)
+    return bool(asked or when.label) and all(asked)
 
 
 def _any(name: str, globs: tuple[str, ...]) -> bool:

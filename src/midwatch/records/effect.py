@@ -17,6 +17,7 @@ __all__ = [
     "EffectClass",
     "EffectRow",
     "EffectStatus",
+    "Label",
     "Role",
     "RunsIn",
     "effect_id",
@@ -31,6 +32,9 @@ Role = Literal["target", "command", "credential", "selector", "quantity", "conte
 
 Author = Literal["service", "caller", "third_party"]
 """Who wrote a field of a result. Undeclared counts as `third_party`, the least trusted."""
+
+Label = Literal["request", "service", "caller", "third_party"]
+"""Whose words may have reached whoever acts: the run's own input, or an author of what its tools gave back."""
 
 RunsIn = Literal["sandbox", "broker"]
 """Where a tool acts: in the agent's sandbox, or outside it where alone credentials are held."""
