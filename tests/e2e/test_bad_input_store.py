@@ -90,6 +90,21 @@ def test_some_of_the_disks_above_were_full_in_the_middle_of_a_run(harness: Harne
     assert (True, True) in sizes
 
 
+@pytest.mark.req("BAD-8")
+def test_the_command_line_says_that_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit code 1 and one sentence with what to do, no traceback."""
+    trial = Trial(tmp_path, monkeypatch, [DONE])
+    with small_disk(trial.home) as mounted:
+        if mounted:
+            fill(trial.home, leave=0)
+        else:
+            trial.home.rmdir()
+            trial.home.write_text("a file where the home should be")
+        shown = CliRunner().invoke(main, ["--home", str(trial.home), "run", str(trial.fleet), "--quiet"])
+    assert (1, "") == (shown.exit_code, shown.stdout)
+    assert told_of_the_disk(f"StoreFull: {shown.stderr}"), shown.stderr
+
+
 def waiting(harness: Harness, name: str) -> Case:
     """Bring a case to its gate."""
     case = harness.case(name)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from midwatch import wiring
+from midwatch.engine import control
+from midwatch.records.run import RunResult
+from midwatch.tools.perform import may_still_act
 from tests.e2e.trial import DONE, Trial, call
 
 PROSE = 'I will do it now: {"what": "milk"} as you asked.'
@@ -47,6 +54,51 @@ def test_what_may_be_repeated_is_told_as_a_time_out(tmp_path: Path, monkeypatch:
     result = trial.run()
     (trial.work / "go").touch()
     assert ("done", ["timeout"]) == (result.status, trial.calls(result.run))
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Wait a bounded time for something that another thread does."""
+    give_up = time.monotonic() + 30
+    while not true() and time.monotonic() < give_up:
+        time.sleep(0.005)
+    assert true()
+
+
+@pytest.mark.req("BAD-1")
+def test_nobody_reconciles_a_call_that_may_still_act(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reconciler would say `not done` of a call whose thread still runs; it is not asked before the thread has ended."""
+    trial = Trial(tmp_path, monkeypatch, [call("slow_told", {"what": "milk"}), DONE])
+    first = trial.run()
+    again = trial.run(first.run)
+    assert ("waiting", "waiting", [], ["milk"]) == (
+        first.status,
+        again.status,
+        trial.lines("asked"),
+        trial.lines("notes"),
+    )
+    (trial.work / "go").touch()
+    until(lambda: not may_still_act(first.in_doubt[0]))
+    done = trial.run(first.run)
+    assert ("done", ["milk"], ["milk"]) == (done.status, trial.lines("asked"), trial.lines("notes"))
+    assert ["reconciler:things.outcome"] == [event.data["by"] for event in trial.events(done.run, "effect.resolved")]
+
+
+@pytest.mark.req("BAD-1")
+def test_a_run_that_is_cancelled_in_the_middle_of_a_write_leaves_it_in_doubt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run is over, nothing stays held, and the journal says that the outcome of the write is not known."""
+    trial, ended = Trial(tmp_path, monkeypatch, [call("stuck", {"what": "milk"}), DONE]), list[RunResult]()
+    worker = threading.Thread(target=lambda: ended.append(trial.run()))
+    worker.start()
+    until(lambda: bool(trial.lines("notes")))
+    with trial.store() as store:
+        run = store.read(lambda tx: tx.runs.list())[0].id
+        control.cancel(store, run, by="ann", reason="enough", at_us=wiring.clock())
+    worker.join(30)
+    (trial.work / "go").touch()
+    assert ["cancelled"] == [result.status for result in ended]
+    assert (["started"], True) == ([row.status for row in trial.effects(run)], trial.kept(run))
 
 
 @pytest.mark.req("BAD-2")

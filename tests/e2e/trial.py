@@ -47,7 +47,8 @@ sandbox: {backend: process, because: "a trial", LIMITS}
 
 TOOLS = '''
 import os, resource, time
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Literal
 from pydantic import Field
 from midwatch import Arg, ToolFailure, tool
 from midwatch.tools.binding import ToolContext
@@ -89,6 +90,35 @@ def slow_keyed(context: ToolContext, what: Text) -> dict[str, str]:
 def slow_look(context: ToolContext, what: Text) -> dict[str, str]:
     """Look, too late."""
     return slow(context, what)
+
+@tool(effect="write", runs="broker", open_world=False)
+def stuck(context: ToolContext, what: Text) -> dict[str, str]:
+    """Note a line, and take long."""
+    return slow(context, what)
+
+@dataclass(frozen=True)
+class Noted:
+    """What was noted."""
+    noted: str
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a call."""
+    outcome: Literal["done", "not_done", "unknown"]
+    result: Noted | None
+
+@tool(effect="read", runs="broker", open_world=False)
+def outcome(context: ToolContext, what: Text) -> Outcome:
+    """Say what became of a slow call: nothing, until it has ended."""
+    note_down(context, "asked", what)
+    done = (context.workdir / "late").exists()
+    return Outcome("done" if done else "not_done", Noted(what) if done else None)
+
+@tool(effect="write", runs="broker", open_world=False, timeout="50ms", reconcile="things.outcome")
+def slow_told(context: ToolContext, what: Text) -> Noted:
+    """Note a line, too late; somebody can tell."""
+    slow(context, what)
+    return Noted(what)
 
 @tool(effect="write", runs="broker", open_world=False)
 def says_timeout(context: ToolContext, what: Text) -> dict[str, str]:

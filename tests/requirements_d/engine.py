@@ -10,4 +10,5 @@ REQUIREMENTS: dict[str, str] = {
     "ENGINE-7": "A resumed run asks no model twice for a step that was answered.",
     "ENGINE-8": "A credential in a tool's result reaches neither the model nor the ledger.",
     "ENGINE-9": "A cancelled run stops, and a run that another live process holds is not taken.",
+    "ENGINE-10": "A run has a working directory that `resume` returns to; which model it uses is decided once, and said with its reason.",
 }
