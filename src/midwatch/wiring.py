@@ -146,7 +146,7 @@ def check_fleet(
             warnings.append(
                 Problem(place, f"`{name}` may take {agent.limits.steps} steps; 20 are usually enough", "many-steps")
             )
-    if isinstance(fleet.graph, ImportSpec) and not errors:
+    if isinstance(fleet.graph, ImportSpec) and all(problem.code == "not-guaranteed" for problem in errors):
         found, warned = _imported(fleet, registry)
         errors += found
         warnings += warned
