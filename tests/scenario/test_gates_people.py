@@ -11,6 +11,8 @@ import pytest
 from midwatch import wiring
 from midwatch.engine import answering, control
 from midwatch.engine.identity import identify
+from midwatch.engine.passage import Passage
+from midwatch.engine.pipeline import Pipeline
 from midwatch.errors import Denied, GateNotUsable, NotFound, UsageProblem
 from midwatch.gates.review import Speaker
 from midwatch.records.principal import new_token
@@ -295,3 +297,39 @@ def test_a_canary_looks_like_any_gate_and_a_yes_to_it_does_nothing_but_tell(tmp_
     office.say(real.id)
     assert ("done", ["place shop v2"]) == (office.run(waiting.run).status, office.calls())
     assert [True] == [event.data["missed"] for event in office.events(waiting.run, "canary.answered")]
+
+
+@pytest.mark.req("PEOPLE-4")
+@pytest.mark.parametrize("lost", [{"disabled_us": 1}, {"roles": "viewer"}])
+def test_a_yes_of_somebody_who_lost_the_right_is_not_counted_with_later_ones(
+    tmp_path: Path, lost: dict[str, object]
+) -> None:
+    """One of two said yes and was then disabled, or lost the role: the other's yes is only the first."""
+    office = Office(tmp_path, [[SHOP]], gates="- {when: {effect: destructive}, ask: operator, quorum: 2}")
+    office.person("boss", "admin")
+    one, two, three = (office.person(name, "operator") for name in ("one", "two", "three"))
+    gate = office.run(speaks="boss").gates[0]
+    office.say(gate, one)
+    with wiring.open_store(office.home) as store:
+        store.write(lambda tx: tx.principals.update("one", **lost))
+    assert ["open", "approved"] == [office.say(gate, speaker).status for speaker in (two, three)]
+
+
+@pytest.mark.req("PEOPLE-7")
+def test_an_edit_at_the_very_moment_of_use_is_asked_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The yes was read, and before the intent is written somebody changes the action: nothing runs, the new action waits."""
+    office = Office(tmp_path, [[SHOP]])
+    waiting = office.run()
+    office.say(waiting.gates[0])
+    journal = Pipeline._journal
+
+    async def late(self: Pipeline, p: Passage) -> object:
+        gate = self._seg.store.read(lambda tx: tx.gates.get(p.effect))
+        assert gate is not None
+        self._seg.store.write(lambda tx: tx.gates.amend(replace(gate, nonce="n" * 32, digest="d", status="open")))
+        return await journal(self, p)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Pipeline, "_journal", late)
+        again = office.run(waiting.run)
+    assert ("waiting", waiting.gates, []) == (again.status, again.gates, office.calls())

@@ -187,7 +187,7 @@ def _answer(
         "waited_us": at_us - row.opened_us,
     }
     seq = tx.ledger.append(about(tx, row.run, "gate.said", said | how, gate=gate, at_us=at_us))
-    words = tx.gates.said(gate, row.nonce)
+    words = [item for item in tx.gates.said(gate, row.nonce) if _still(tx, item)]
     if approve and not met(row, words):
         return row
     by = ", ".join(dict.fromkeys(item.by for item in words if item.word == word.word))
@@ -199,6 +199,14 @@ def _answer(
             about(tx, row.run, "canary.answered", {"gate": gate, "missed": approve, "by": by}, gate=gate, at_us=at_us)
         )
     return closed
+
+
+def _still(tx: Tx, word: GateAnswer) -> bool:
+    """Say whether a yes still counts when a later one is added: whoever lost the role, or every right, does not any more."""
+    if word.word != "approve" or word.break_glass or not tx.principals.list():
+        return True
+    person = tx.principals.get(word.by)
+    return person is not None and any(person.has(role) for role in word.roles.split(","))
 
 
 def _counted(

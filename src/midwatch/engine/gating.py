@@ -85,6 +85,11 @@ class Gating:
         reason = "a person said no" if gate.status == "denied" else "no valid yes was given in time"
         return self._record.refuse(p, "denied", reason, hint="do not propose the same action again")
 
+    def asks_again(self, p: Passage) -> bool:
+        """Say whether the gate was opened anew since its yes was read: somebody changed the action at that very moment."""
+        gate = self._seg.store.read(lambda tx: tx.gates.get(p.effect))
+        return gate is not None and gate.status == "open" and self._seg.clock() <= gate.expires_us
+
     def binding(self, p: Passage, gate: GateRow) -> str:
         """Recompute the digest of one asking from what is about to run; a gate of an older home by that home's formula."""
         if not gate.action:

@@ -251,7 +251,7 @@ class Pipeline:
             )
 
     # 6 journal
-    async def _journal(self, p: Passage) -> Answered | None:
+    async def _journal(self, p: Passage) -> Answered | Waiting | None:
         """One durable transaction: fence, halt, gate, reservation, intent."""
         tool, checked = known(p)
         seg, now = self._seg, self._seg.clock()
@@ -305,6 +305,8 @@ class Pipeline:
             p.row, p.seq = await seg.durable(work)
         except GateNotUsable as error:
             self._record.release(p)
+            if self._gating.asks_again(p):
+                return Waiting(gate=p.effect)
             p.mark("journal", "deny", reason="gate")
             return self._record.refuse(p, "denied", str(error))
         except (FenceLost, RunHalted, Divergence, StoreError) as error:
