@@ -25,6 +25,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from urllib.parse import unquote
 
 from midwatch.gates.encodings import LAYERS, decode
 from midwatch.gates.letters import clean, fold, games, humps, tall
@@ -45,6 +46,13 @@ _LINE_COMMENT = re.compile(r"(?:(?<=\w)--|--(?=\s))[^\n]{0,200}(?:\n|$)")
 _WORD = re.compile(r"[\w+/=%&#\\-]+")
 _CARET = re.compile(r"(?<=\w)[\^`](?=\w)")
 _TURNED = re.compile(r"\brev\b|reverse|\[::-1\]")
+_TURN_ME = re.compile(
+    r"backwards?\b|right[- ]to[- ]left|mirrored|from the (?:end|back)|"
+    r"revers\w{0,2} (?:it|this|the |each|every|all)|(?:letters|order|text|word|string)s? reversed"
+)
+_SOFT = re.compile(r"=\r?\n")
+_HEXED = re.compile(r"=[2-7][0-9A-Fa-f]")
+_EQUALS = re.compile(r"(?<=[\w ])=(?=[2-7][0-9A-Fa-f])|(?<==[2-7][0-9A-Fa-f])=(?=[2-7][0-9A-Fa-f])")
 _SHIFTED = re.compile(r"rot[-_ ]?13|n-z\S{0,4}a-m")
 _TR_D = re.compile(r"\btr\s+-d\s+['\"]?([^'\"|;)]{1,20})")
 _SED = re.compile(r"\bsed\s+(?:-\w{1,2}\s+)?['\"]?s([/|,#:])([^/|,#:\n]{1,20})\1([^/|,#:\n]{0,20})\1g?")
@@ -242,6 +250,10 @@ def _transformed(text: str) -> Iterator[str]:
     if ("rev" in lower or "-1]" in lower) and _TURNED.search(lower):
         yield _SAID.sub(lambda match: match[1] + match[2][::-1], text)
         yield "\n".join(string[::-1] for string in _STRINGS.findall(text))
+    if (
+        "from the" in lower or "back" in lower or "rever" in lower or "mirr" in lower or "left" in lower
+    ) and _TURN_ME.search(lower):
+        yield text[::-1]
     if ("rot" in lower or "n-z" in lower) and _SHIFTED.search(lower):
         yield text.translate(_ROT13)
     taken = _TR_D.search(text) if "tr " in text else None
@@ -250,6 +262,10 @@ def _transformed(text: str) -> Iterator[str]:
         yield _SAID.sub(lambda match: match[1] + match[2].translate(table), text)
     if "=" in text:
         yield from _assigned(text)
+        mail = _SOFT.sub("", text)
+        mail = unquote(_EQUALS.sub("%", mail), errors="replace") if _HEXED.search(mail) else mail
+        if mail != text:
+            yield mail
     if _FILLED.search(text):
         yield _filled(_STRINGS.findall(text[:4096]))
     for found in _SED.finditer(text[:4096]) if "sed " in text else ():

@@ -61,6 +61,28 @@ _PHRASES: dict[str, tuple[tuple[str, re.Pattern[str]], ...]] = {
         ("delete", _pair("docker", "prune|rmi|rm|down[\\s\\x01]+(?:-v|--volumes)")),
     ),
     "podman": (("delete", _pair("podman", "prune|rmi|rm")),),
+    # To push or publish what others run: an image, a package, a site.
+    "push": (
+        (
+            "deploy",
+            re.compile(
+                r"(?<![\w-])(?:(?:docker|podman|nerdctl|buildah|crane|oras)[\s\x01\"',]+(?:compose[\s\x01\"',]+|image[\s\x01\"',]+|-\S+[\s\x01]+){0,3}push|"
+                r"(?:cf|gem|helm|heroku|eas|ko|acr|melange)[\s\x01\"',]+push|docker[\s\x01\"',]+buildx?[\s\x01][^\n;|&]{0,160}?--push)(?![\w-])"
+            ),
+        ),
+    ),
+    "publish": (
+        (
+            "deploy",
+            re.compile(
+                r"(?<![\w-])(?:npm|yarn|pnpm|bun|cargo|wrangler|poetry|flit|hatch|uv|lerna|nx|vsce|ovsx|jsr|mix hex\.|dart pub|dotnet|"
+                r"netlify|expo|eas|serverless|sls)"
+                r"[\s\x01\"',]+(?:-\S+[\s\x01]+){0,3}publish(?![\w-])"
+            ),
+        ),
+    ),
+    "twine": (("deploy", _pair("twine", "upload")),),
+    **dict.fromkeys(("skopeo", "crane"), (("deploy", _pair("skopeo|crane", "copy|sync|push|cp")),)),
     "cloudformation": (("deploy", _pair("cloudformation", "create-stack|update-stack|execute-change-set")),),
     "ecs": (("deploy", _pair("ecs", "update-service|create-service|run-task|register-task-definition")),),
     "lambda": (("deploy", _pair("lambda", "update-function-code|publish-version|update-alias")),),

@@ -18,19 +18,23 @@ What is read, and how strictly (`gates.words`, `Manner`):
 What could not be read whole is a hit of the word `UNREADABLE`: a disguise deeper or larger than the caps of `gates.canonical` in
 any argument, and a text longer than its window in all but content. Content beyond the window is read at its two ends.
 
+What several arguments say together (`gates.siblings`): texts of one object or list pasted together, commands among them spread over
+several arguments, names that one text uses and another argument gives a value, numbers that count letters. Such a hit names what was
+done first (`joined`, `filled`), and counts only where no argument says the word by itself.
+
 A fleet's own keywords match on the same readings, by the rule of `words.keyword`.
 """
 
 from __future__ import annotations
 
-import itertools
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from midwatch.gates.canonical import Readings, readings
+from midwatch.gates.canonical import Reading, Readings, readings
 from midwatch.gates.letters import GAMES, fold
+from midwatch.gates.siblings import filled, joined, numbered
 from midwatch.gates.words import WORDS, Manner, families, keyword
 
 __all__ = ["TOOL", "UNREADABLE", "WORDS", "Hit", "Roles", "read"]
@@ -39,6 +43,9 @@ TOOL: Final = "(tool)"
 UNREADABLE: Final = "unreadable"
 NESTING = 32  # levels of lists and objects; deeper is unreadable
 TEXTS = 4096  # texts of one call; more is unreadable
+TOGETHER = 65_536  # characters that several arguments say together; more is unreadable in all but content
+
+_STRICTER: Final[tuple[Manner, ...]] = ("prose", "act", "command")
 
 Roles = Callable[[str], tuple[str, bool]]
 
@@ -49,8 +56,9 @@ class Hit:
 
     Attributes:
         word: one of `WORDS`, a keyword of the fleet's own, or `UNREADABLE`.
-        argument: dotted name of the argument, a list's items under the list's; `TOOL` for the tool's name.
-        reading: the layers undone, such as `plain`, `shell`, `base64+shell`.
+        argument: dotted name of the argument, a list's items under the list's; `TOOL` for the tool's name; `left+right` for what two
+            say together.
+        reading: the layers undone, such as `plain`, `shell`, `base64+shell`, `joined`.
     """
 
     word: str
@@ -63,6 +71,8 @@ class _Text:
     argument: str
     manner: Manner
     text: str | None  # none where nesting is too deep to be read
+    how: str = ""  # what put several arguments together, nothing where it is one
+    name: str = ""  # the last part of the argument's name, where the text is its whole value
 
 
 def read(tool_name: str, arguments: Mapping[str, Any], roles: Roles, extra: Sequence[str] = ()) -> tuple[Hit, ...]:
@@ -79,14 +89,32 @@ def read(tool_name: str, arguments: Mapping[str, Any], roles: Roles, extra: Sequ
     """
     hits: dict[tuple[str, str], Hit] = {}
     own = tuple((word, fold(word).strip()) for word in extra)
-    pieces = itertools.chain([_Text(TOOL, "tool", tool_name)], _texts(arguments, "", roles, 0))
-    for count, piece in enumerate(pieces):
-        if count > TEXTS:
-            hits.setdefault((UNREADABLE, piece.argument), Hit(UNREADABLE, piece.argument, "plain"))
+    alone: list[_Text] = [_Text(TOOL, "tool", tool_name)]
+    together: list[_Text] = []
+    for piece in _texts(arguments, "", roles, 0):
+        if len(alone) > TEXTS:
+            hits[UNREADABLE, piece.argument] = Hit(UNREADABLE, piece.argument, "plain")
             break
+        (together if piece.how else alone).append(piece)
+    for piece in alone:
         for found in _hits(piece, own):
             hits.setdefault((found.word, found.argument), found)
+    said = {word for word, _ in hits}
+    spent = 0
+    for piece in [*together, *_filled(alone)]:
+        spent += len(piece.text or "")
+        if spent > TOGETHER and piece.manner != "prose":
+            hits.setdefault((UNREADABLE, piece.argument), Hit(UNREADABLE, piece.argument, piece.how))
+        for found in _hits(piece, own) if spent <= TOGETHER else ():
+            if found.word not in said:
+                hits.setdefault((found.word, found.argument), found)
     return tuple(hits.values())
+
+
+def _filled(pieces: Sequence[_Text]) -> Iterator[_Text]:
+    named = [(piece.name, piece.text or "") for piece in pieces]
+    for place, text in filled(named):
+        yield _Text(pieces[place].argument, pieces[place].manner, text, "filled")
 
 
 def _texts(value: Any, path: str, roles: Roles, depth: int) -> Iterator[_Text]:
@@ -99,16 +127,34 @@ def _texts(value: Any, path: str, roles: Roles, depth: int) -> Iterator[_Text]:
             if inner is not False and inner is not None and _manner(roles, name):
                 yield _Text(name, "act", str(key))
             yield from _texts(inner, name, roles, depth + 1)
+        names = {f"{path}.{key}" if path else str(key): inner for key, inner in value.items()}
+        yield from _together([(name, inner) for name, inner in names.items() if isinstance(inner, str)], roles)
     elif isinstance(value, list | tuple):
         words = [item for item in value if isinstance(item, str)]
-        if len(words) > 1 and _manner(roles, path) == "command":
-            yield _Text(path, "command", shlex.join(words[:256]))
+        manner = _manner(roles, path)
+        if len(words) > 1 and manner == "command":
+            yield _Text(path, manner, shlex.join(words[:256]))
+        if manner and len(value) > 3 and (said := numbered(value)):
+            yield _Text(path, manner, said)
         for item in value:
             yield from _texts(item, path, roles, depth + 1)
+        yield from _together([(path, word) for word in words[:256]], roles)
     elif isinstance(value, str):
         manner = _manner(roles, path)
         if manner:
-            yield _Text(path, manner, value)
+            yield _Text(path, manner, value, name=path.rpartition(".")[2])
+
+
+def _together(named: Sequence[tuple[str, str]], roles: Roles) -> Iterator[_Text]:
+    """What the texts of one object or list say together, read as the least strict of them is."""
+    heard = [(name, manner, text) for name, text in named if text and (manner := _manner(roles, name))]
+    if len(heard) < 2:
+        return
+    names = list(dict.fromkeys(name for name, _, _ in heard))
+    argument = "+".join(names if len(names) < 4 else [names[0], names[-1]])
+    least = min((manner for _, manner, _ in heard), key=_STRICTER.index)
+    for text in joined([text for _, _, text in heard]):
+        yield _Text(argument, least, text, "joined")
 
 
 def _manner(roles: Roles, name: str) -> Manner | None:
@@ -131,13 +177,17 @@ def _hits(piece: _Text, own: Sequence[tuple[str, str]]) -> Iterator[Hit]:
         for word in families(reading.text, "letters" if game else piece.manner, gaps="shell" not in reading.layers):
             if word in wanted:
                 wanted.discard(word)
-                yield Hit(word, piece.argument, reading.name)
+                yield Hit(word, piece.argument, _name(piece, reading))
         for word, folded in own:
             if word in wanted and keyword(reading.text, folded):
                 wanted.discard(word)
-                yield Hit(word, piece.argument, reading.name)
+                yield Hit(word, piece.argument, _name(piece, reading))
     if _unread(found, piece.manner):
         yield Hit(UNREADABLE, piece.argument, "plain")
+
+
+def _name(piece: _Text, reading: Reading) -> str:
+    return "+".join(filter(None, (piece.how, *reading.layers))) or reading.name
 
 
 def _unread(found: Readings, manner: Manner) -> bool:

@@ -1,7 +1,7 @@
 r"""Letters: one plain form for every way of drawing the same word.
 
 In:   any text. Out: the same text without invisible characters, look-alikes, accents and case; and the readings of letter games
-(leetspeak, letters set apart, words broken by punctuation).
+(leetspeak, letters set apart, words broken by punctuation or written backwards).
 May import: the standard library. Must not know: which words matter, what a shell or an encoding is.
 Why a table of our own: only look-alikes of the Latin letters are of use here, and what is folded too far costs a false alarm at
 worst, since every reading is also read unfolded.
@@ -21,7 +21,7 @@ from collections.abc import Iterator
 
 __all__ = ["GAMES", "clean", "fold", "games", "humps", "tall"]
 
-GAMES = frozenset({"leet", "spaced", "split"})
+GAMES = frozenset({"leet", "reversed", "spaced", "split"})
 
 _INVISIBLE = re.compile(r"[\x00\x02-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u115f\u1160\u3164\uffa0]")
 _ANSI = re.compile(r"\x1b\[[0-9;?]{0,16}[A-Za-z]")
@@ -58,12 +58,23 @@ _ALIKE = {ord(pair[0]): pair[1].lower() for pair in _PAIRS.split()}
 
 _LEET = str.maketrans("0345789@$€£+", "oeastbgaseet")
 _EITHER = {"1": "li", "!": "il", "|": "li", "6": "gb"}
+_COLOUR = re.compile(r"(?<=[:\s])#(?:[0-9a-f]{3}){1,2}(?![0-9a-z])")
 _LEET_TOKEN = re.compile(r"(?<![\w@$!|+€£])(?=[\w@$!|+€£]*[0-9@$!|+€£])[\w@$!|+€£]{4,24}(?![\w@$€£])")
 _LEETISH = re.compile(r"[0-9@$!|+€£]")
 _SPACED = re.compile(r"(?<![a-z0-9@$])[a-z0-9@$]([^a-z0-9@$]{1,3})[a-z0-9@$](?:\1[a-z0-9@$]){2,40}(?![a-z0-9@$])")
+_LOOSE = re.compile(r"(?<![a-z0-9@$])[a-z0-9@$](?:[^a-z0-9@$\n]{1,3}[a-z0-9@$]){3,80}(?![a-z0-9@$])")
+# Pieces of leet apart by marks: `d3-l3-t3`, `de.l3.te`. Three gaps at most look like a word; identifiers have more digits.
+_LEET_APART = re.compile(
+    r"(?<![\w@$!|+€£.-])[a-z0-9@$!|+€£]{1,6}(?:[-_.*~^/]{1,2}[a-z0-9@$!|+€£]{1,6}){1,9}(?![\w@$€£])"
+)
+_MARK = re.compile(r"[-_.*~^/]+")
+_LONG_WORDS = ("delete", "deploy", "database", "production", "billing")
+# What nobody writes forwards: the five words and their commonest forms, from their ends.
+_BACKWARDS = ("eteled", "noiteled", "gniteled", "yolped", "esabatad", "noitcudorp", "gnillib")
+_RUN = re.compile(r"[a-z]+")
 _SPACED_GAP = re.compile(r"[^a-z0-9@$]+")
 _SPLIT = re.compile(r"(?<![a-z])[a-z]+(?:([^\w\s\x01/]{1,3}|_{1,2})[a-z]+)(?:\1[a-z]+){0,12}(?![a-z])")
-_BREAK = re.compile(r"(?<![a-z])([a-z]{1,20})-\n[ \t]{0,40}([a-z]{1,20})")
+_BREAK = re.compile(r"(?<![a-z])([a-z]{1,20})[-=\\]\n[ \t]{0,40}([a-z]{1,20})")
 
 
 def clean(text: str) -> str:
@@ -112,9 +123,27 @@ def games(folded: str) -> Iterator[tuple[str, str]]:
     """
     spaced = [_SPACED_GAP.sub("", match[0]) for match in _SPACED.finditer(folded)]
     yield from ((word, "spaced") for word in spaced)
-    yield from ((word, "split") for match in _SPLIT.finditer(folded) for word in _joined(match))
-    yield from ((match[1] + match[2], "split") for match in _BREAK.finditer(folded if "-\n" in folded else ""))
-    tokens = itertools.chain(_LEET_TOKEN.findall(folded) if _LEETISH.search(folded) else (), spaced)
+    for match in _LOOSE.finditer(folded):
+        word = _SPACED_GAP.sub("", match[0])
+        if word not in spaced:
+            spaced.append(word)
+            yield word, "spaced"
+            yield from ((long, "spaced") for long in _LONG_WORDS if long in word)
+    parted = {match[0]: match for match in _SPLIT.finditer(folded)}
+    yield from ((word, "split") for match in parted.values() for word in _joined(match))
+    yield from ((match[1] + match[2], "split") for match in _BREAK.finditer(folded if "\n" in folded else ""))
+    if _LEETISH.search(folded):
+        yield from _leet(_COLOUR.sub(" ", folded) if "#" in folded else folded, spaced)
+    for said in (folded, *spaced):
+        if any(word in said for word in _BACKWARDS):
+            yield from (
+                (run[::-1], "reversed") for run in _RUN.findall(said) if any(word in run for word in _BACKWARDS)
+            )
+
+
+def _leet(folded: str, spaced: list[str]) -> Iterator[tuple[str, str]]:
+    apart = (_MARK.sub("", token) for token in _LEET_APART.findall(folded) if _LEETISH.search(token))
+    tokens = itertools.chain(_LEET_TOKEN.findall(folded), spaced, (word for word in apart if 4 <= len(word) <= 24))
     yield from ((word, "leet") for token in dict.fromkeys(tokens) for word in _unleet(token))
 
 

@@ -1,13 +1,14 @@
 r"""Words: what in a plain text is about deploying, production, databases, billing or deleting.
 
 In:   a folded reading (`gates.canonical`) and how strictly to read it. Out: the families it speaks of.
-May import: the standard library. Must not know: disguises, tools, arguments.
+May import: gates.commands, gates.tongues. Must not know: disguises, tools, arguments.
 Why tokens first: nearly every text holds none of the words; that is found out by one split and one set operation, and the patterns
 below run only for the tokens that call for them.
 
 What counts, by `Manner`:
     prose   content that somebody acts on: the five words anywhere in a word with their inflections (`deleteUser`, `redeployed`), save
-            the near ones (`reproduction`, `deleterious`, `Billings`); `prod`, `db`, `refund`, `invoice`, `purge`, `wipe`, `erase`,
+            the near ones (`reproduction`, `deleterious`, `Billings`), and the obvious ones of six other languages
+            (`gates.tongues`); `prod`, `db`, `refund`, `invoice`, `purge`, `wipe`, `erase`,
             `destroy`, database engines (`postgres`) as whole words; SQL that changes something; `drop` and `truncate` beside what
             they drop, `charge` and `bill` beside whom; commands with their arguments (`rm -rf`, `kubectl apply`)
     act     target, selector, credential, control: prose, and more segments of identifiers, hosts and paths (`rds`, `/payments`,
@@ -25,6 +26,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, Literal
 
 from midwatch.gates.commands import in_commands
+from midwatch.gates.tongues import foreign
 
 __all__ = ["WORDS", "Manner", "families", "keyword"]
 
@@ -76,8 +78,18 @@ _LETTERS: tuple[tuple[str, str, re.Pattern[str]], ...] = tuple(
 )
 # The five words written with blanks in them: `pro duction`, `d ele te`. Quote marks are no blanks: French has `de l'été`.
 _GAPPED: tuple[tuple[str, str, re.Pattern[str]], ...] = tuple(
-    (word, word, re.compile(r"(?<![a-z])" + r"[\s\x01]{0,3}".join(word) + r"(?:[sdr]|ed|ing|ment)?(?![a-z])"))
-    for word in WORDS
+    (word, word, re.compile(r"(?<![a-z])" + r"[\s\x01]{0,3}".join(word) + rf"(?:{ends})?(?![a-z])"))
+    for word, ends in (
+        ("deploy", "s|ed|er|ing|ments?"),
+        ("production", ""),
+        ("database", "s"),
+        ("billing", ""),
+        ("delete", "[sdr]"),
+    )
+)
+# The same with other marks among the blanks: `d e-l e-t e`. One gap alone is read elsewhere (`gates.letters`).
+_MARKED: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
+    (word, re.compile(r"(?<![a-z])" + r"[^a-z0-9]{0,4}".join(word) + r"(?![a-z])")) for word in WORDS
 )
 _NOT_LETTER = re.compile(r"[^a-z]+")
 
@@ -93,11 +105,14 @@ _SWITCH = re.compile(r"[a-z][0-9]|[0-9][a-z]")
 _SOUND = frozenset(
     {"decibel", "decibels", "audio", "loudness", "lufs", "ffmpeg", "snr", "spl", "dbfs", "dba", "dbm", "hz", "khz"}
 )
-_DB = re.compile(r"(?<![a-z0-9])dbs?\d{0,2}(?![a-z0-9])")
+_DB = re.compile(r"(?<![a-z0-9])(?<!\bim_)(?<!\btm_)dbs?\d{0,2}(?![a-z0-9])")
 _LEVEL = re.compile(
     r"(?:\d[\s\x01]?|(?:gain|volume|level|snr|noise|threshold|peak|rms|loss|attenuation)[_ ]\(?(?:in )?)$"
 )
-_PRD = re.compile(r"[-_=]prd\d?(?![a-z0-9])|(?<![a-z0-9])prd\d?[-_]|//prd\d?\.|@prd\d?\.|\.prd\d?\.")
+_PRD = re.compile(
+    r"[-_=]prd\d?(?![a-z0-9])|(?<![a-z0-9])prd\d?[-_]|//prd\d?\.|@prd\d?\.|\.prd\d?(?:\.|$)"
+    r"|(?:^|[/\\])prd\d?(?:[/\\][\w.-]+)?\.(?:ya?ml|json|toml|env|ini|cfg|conf|properties|tfvars|tfstate|tf|hcl|xml|sh|py|sql)(?![a-z0-9])"
+)
 
 _CHARGE = re.compile(
     r"(?<![a-z])(?<!in[-_ ])(?<!re)(?:charge[ds]?|charging)(?: of)?[\s\x01_]+(?:the[\s\x01_]+|all[\s\x01_]+|every[\s\x01_]+|each[\s\x01_]+|"
@@ -120,6 +135,10 @@ _DROP = re.compile(
     r"(?<![a-z])drop[\W_]{0,3}(?:if[\W_]exists[\W_])?(?:the[\W_]|all[\W_])?"
     r"(?:table|database|schema|collection|keyspace|tablespace|materialized|partition|db|index|view|column)(?:s|es)?(?![a-z])"
 )
+_DROP_NAMED = re.compile(
+    r"(?<![a-z])drop(?:s|ped|ping)?[\s\x01]+(?:the|all|our|their|every|that|those|this|both|old)[\s\x01]+(?:(?!coffee|dinner|lunch|picnic|kitchen|pool|card|side)"
+    r"[\w.\"`'-]{1,40}[\s\x01]+){1,3}(?:tables?|databases?|schemas?|collections?|keyspaces?|db|dbs|index(?:es)?|partitions?|columns?)(?![a-z])"
+)
 _DROP_MORE = re.compile(
     r"(?<![a-z])drop[\W_]{0,3}(?:if[\W_]exists[\W_])?(?:user|role|all|sequence|function|procedure|trigger|constraint|database)s?(?![a-z])"
 )
@@ -136,6 +155,16 @@ _URL = re.compile(
 
 _OPERATION = re.compile(
     r"(?<![a-z])(?:op|operation|action|cmd|command|method|verb|mode)[\"']?[\s\x01]?[=:][\s\x01]?[\"']?(?:remove|drop|truncate|unlink)(?![a-z])"
+)
+
+# To deploy in plain words: a version rolls out or goes live; dough is rolled out and a stream goes live too.
+_ROLL = re.compile(r"(?<![a-z])(?:roll(?:s|ed|ing)?[\s\x01-]{1,2}out|rollouts?)(?![a-z])")
+_GO_LIVE = re.compile(
+    r"(?<![a-z])(?:go|goes|going|went|gone|push(?:ed|es|ing)?|put|set|take|make)[\s\x01-]{1,2}(?:(?:it|them|this|that|all|everything)[\s\x01])?live(?![a-z])"
+)
+_ELSEWHERE = re.compile(
+    r"(?<![a-z])(?:dough|pastry|carpet|rug|mat|mats|stream(?:s|ing)?|broadcast|podcast|webinar|radio|tv|concert|on air|show|yoga|"
+    r"barrels?|bins?|turf|interview|instagram|youtube|twitch)(?![a-z])"
 )
 Test = Callable[[str, str, frozenset[str]], bool]
 
@@ -168,6 +197,16 @@ def _db(text: str, _: str, tokens: frozenset[str]) -> bool:
     return False
 
 
+def _deployed(pattern: re.Pattern[str]) -> Test:
+    def test(text: str, _: str, __: frozenset[str]) -> bool:
+        return any(
+            not _ELSEWHERE.search(text[max(0, found.start() - 60) : found.end() + 60])
+            for found in pattern.finditer(text)
+        )
+
+    return test
+
+
 def _prod(text: str, _: str, __: frozenset[str]) -> bool:
     return bool(re.search(r"(?<![a-z0-9])prods?\d{0,3}(?![a-z0-9])(?!\.? by\b|\.? ?(?:nr|no)\.)", text))
 
@@ -185,7 +224,8 @@ _VOCABULARY: dict[str, tuple[tuple[str, Test], ...]] = {
     "proddb": (("production", _always), ("database", _always)),
     "preprod": (("production", _always),),
     **{f"prd{n}": (("production", _found(_PRD)),) for n in ("", *range(10))},
-    "live": (("production", _found(_LIVE)), ("billing", _found(_LIVE_KEY))),
+    "live": (("production", _found(_LIVE)), ("billing", _found(_LIVE_KEY)), ("deploy", _deployed(_GO_LIVE))),
+    **dict.fromkeys(("roll", "rolls", "rolled", "rolling", "rollout", "rollouts"), (("deploy", _deployed(_ROLL)),)),
     **{f"db{n}": (("database", _db),) for n in ("", "s", *range(10), "01", "02", "03")},
     "rds": (("database", _active),),
     "jdbc": (("database", _found(_URL)),),
@@ -233,6 +273,7 @@ _VOCABULARY: dict[str, tuple[tuple[str, Test], ...]] = {
         (("billing", _found(_CHARGE)), ("billing", _found(_CHARGES, active=True))),
     ),
     **dict.fromkeys(("bill", "bills", "billed"), (("billing", _found(_BILL)),)),
+    **dict.fromkeys(("rebill", "rebills", "rebilled"), (("billing", _always),)),
     "stripe": (
         ("billing", _found(re.compile(r"stripe\.com|\bstripe[\s\x01]+[a-z_]+[\s\x01]|stripe\.[a-z]+\."), active=True)),
     ),
@@ -268,6 +309,7 @@ def families(text: str, manner: Manner, *, gaps: bool = True) -> Iterator[str]:
         run = _NOT_LETTER.sub("", text)
         if any(word in run and word not in text for word in WORDS):
             yield from _of(_GAPPED, text)
+            yield from _marked(text)
     tokens = frozenset(_TOKEN.findall(text))
     if "drop" in text and _dropped(text, manner, tokens):
         yield "delete"
@@ -277,11 +319,22 @@ def families(text: str, manner: Manner, *, gaps: bool = True) -> Iterator[str]:
         yield from (_TOOL[token] for token in tokens & _TOOL.keys())
         if _TOOL_DROP.search(text) or _TOOL_REMOVE.search(text):
             yield "delete"
+    if manner == "prose":
+        yield from foreign(text, tokens)
     yield from in_commands(text, tokens, command=manner == "command")
 
 
+def _marked(text: str) -> Iterator[str]:
+    for word, pattern in _MARKED:
+        for found in pattern.finditer(text):
+            gaps = [gap for gap in re.split(r"[a-z]", found[0]) if gap]
+            # Apostrophes and line ends stand among ordinary words: `de l'été`.
+            if len(gaps) > 1 and "".join(gaps).strip(" \x01\t\r\n'\""):
+                yield word
+
+
 def _dropped(text: str, manner: Manner, tokens: frozenset[str]) -> bool:
-    if _DROP.search(text) or _OPERATION.search(text):
+    if _DROP.search(text) or _DROP_NAMED.search(text) or _OPERATION.search(text):
         return True
     return manner != "prose" and bool(_DROP_MORE.search(text) or _whole(text, manner, tokens))
 

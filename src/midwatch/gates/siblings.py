@@ -1,0 +1,98 @@
+r"""Siblings: what a call says in several arguments together and in none of them alone.
+
+In:   the texts of a call in their order, with the place and the role of each. Out: texts that a receiver could put together.
+May import: the standard library. Must not know: which words matter, disguises, what a role means.
+Why: a receiver may paste its arguments together (`left: dep, right: loy`), fill one with another (`env.X: rm, run: $X -rf`), or
+take a list of numbers for letters. Each is a text that no argument holds.
+
+Bounds: of a long text only its two ends can meet a neighbour, `EDGE` characters of each; `VALUES` names, values of `LENGTH`;
+`FILLED` characters of filled texts in all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+__all__ = ["filled", "joined", "numbered"]
+
+EDGE = 96
+JOINED = 4096
+VALUES, LENGTH = 128, 512
+FILLED = 65_536
+LETTERS = 4096
+
+_HOLES = re.compile(r"[$%{]|__|<[A-Za-z]")
+_USED = re.compile(
+    r"\$\(?\{*!?([A-Za-z_]\w*)|\$env:(\w+)|%\(?([A-Za-z_]\w*)\)?[%s]|[{<]{1,3}[\s\x01]?[.$]?(?:\w+\.){0,3}([A-Za-z_]\w*)[^{}<>]{0,20}?[}>]{1,3}"
+    r"|__([A-Za-z]\w*?)__|!([A-Za-z_]\w*)!"
+)
+_NAMED = re.compile(r"(?:export[ ]|set[ ]|\$env:|-e[ ]|--env[ =])?([A-Za-z_]\w{0,40})=(.{1,512})")
+_NAME = re.compile(r"[A-Za-z_][\w-]{0,40}")
+
+
+def joined(texts: Sequence[str]) -> Iterator[str]:
+    """Join texts of one object or list: without anything between them, and apart by blanks.
+
+    Args:
+        texts: in their order; one alone is read by itself.
+    """
+    if len(texts) < 2:
+        return
+    ends = [text if len(text) <= 2 * EDGE else f"{text[:EDGE]}\n{text[-EDGE:]}" for text in texts]
+    yield "".join(ends)[:JOINED]
+    yield " ".join(ends)[:JOINED]
+
+
+def numbered(values: Sequence[object]) -> str:
+    """Read a list of numbers as the letters that they count; empty where they are no text."""
+    numbers = [value for value in values[:LETTERS] if type(value) is int and 9 <= value < 0x2FFF]
+    return "".join(map(chr, numbers)) if len(numbers) == len(values[:LETTERS]) > 3 else ""
+
+
+def filled(texts: Sequence[tuple[str, str]]) -> Iterator[tuple[int, str]]:
+    """Fill the names that a text uses with what other arguments of the call give them.
+
+    Args:
+        texts: (last name, text) of each, in their order.
+
+    Yields:
+        (place, filled): once with the values in the names' places, and once behind assignments, for a shell to work out.
+    """
+    if not any(_HOLES.search(text) for _, text in texts):
+        return
+    values = dict(_values(texts))
+    spent = 0
+    for place, (_, text) in enumerate(texts):
+        used = {name for found in _USED.finditer(text) for name in found.groups() if name and name in values}
+        spent += 2 * len(text) if used else 0
+        if used and spent <= FILLED:
+            said = _USED.sub(lambda found: _value(found, values), text)
+            yield place, said
+            if "$" in text:
+                yield place, "\n".join([*(f"{name}={_quoted(values[name])}" for name in sorted(used)), text])
+
+
+def _values(texts: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    count = 0
+    for name, text in texts:
+        found = _NAMED.fullmatch(text)
+        pairs = [(found[1], found[2])] if found else []
+        if "\n" in text and "=" in text:
+            pairs.extend((line[1], line[2]) for line in _NAMED.finditer(text[:4096]))
+        if _NAME.fullmatch(name) and len(text) <= LENGTH:
+            pairs.append((name.replace("-", "_"), text))
+        for pair in pairs:
+            count += 1
+            if count > VALUES:
+                return
+            yield pair
+
+
+def _value(found: re.Match[str], values: dict[str, str]) -> str:
+    name = next(filter(None, found.groups()))
+    return values.get(name, found[0])
+
+
+def _quoted(value: str) -> str:
+    return "'" + value.replace("'", "'\\''") + "'"
