@@ -18,7 +18,7 @@ from midwatch.engine import control
 from midwatch.records.event import Event
 from midwatch.records.run import RunResult, Transition
 
-__all__ = ["AGENT_GRAPH", "PLAIN_GRAPH", "Ground", "calls", "rules"]
+__all__ = ["AGENT_GRAPH", "HELLO", "ONE_NODE", "PLAIN_GRAPH", "Ground", "calls", "one_node", "rules"]
 
 FLEET = """
 midwatch: 1
@@ -122,6 +122,17 @@ def build(kit):
     return graph
 """
 
+ONE_NODE = """
+import asyncio, threading
+from langgraph.graph import START, MessagesState, StateGraph
+
+def one(node):
+    graph = StateGraph(MessagesState)
+    graph.add_node("n", node)
+    graph.add_edge(START, "n")
+    return graph
+"""
+
 RUNNER = """
 import json, sys
 from pathlib import Path
@@ -143,6 +154,15 @@ def rules(*answers: Mapping[str, Any], agent: str = "worker") -> list[dict[str, 
     """Make the rules of an agent that gives these answers, turn by turn, and then says that it is done."""
     made = [{"agent": agent, "turn": turn, **answer} for turn, answer in enumerate(answers)]
     return [*made, {"agent": agent, "say": "done"}]
+
+
+def one_node(body: str) -> str:
+    """Make a graph of one node from its source; `kit`, `model` and `tools` are at hand."""
+    lines = "\n".join(f"    {line}" for line in body.strip("\n").splitlines())
+    return (
+        f"{ONE_NODE}\ndef build(kit):\n    model, tools = kit.model('worker'), {{t.name: t for t in kit.tools('worker')}}\n"
+        f"{lines}\n    return one(n)\n"
+    )
 
 
 class Ground:

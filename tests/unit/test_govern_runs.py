@@ -14,29 +14,8 @@ from typing import Any
 import pytest
 
 from midwatch import wiring
-from midwatch.engine import control
 from midwatch.errors import Divergence, InvalidFleet, UsageProblem
-from tests.scenario.ground import AGENT_GRAPH, FLEET, HELLO, PLAIN_GRAPH, Ground, calls, rules
-
-HEAD = """
-import asyncio, threading
-from langgraph.graph import START, MessagesState, StateGraph
-
-def one(node):
-    graph = StateGraph(MessagesState)
-    graph.add_node("n", node)
-    graph.add_edge(START, "n")
-    return graph
-"""
-
-
-def nodes(body: str) -> str:
-    """Make a graph of one node from its source; `kit`, `model` and `tools` are at hand."""
-    lines = "\n".join(f"    {line}" for line in body.strip("\n").splitlines())
-    return (
-        f"{HEAD}\ndef build(kit):\n    model, tools = kit.model('worker'), {{t.name: t for t in kit.tools('worker')}}\n"
-        f"{lines}\n    return one(n)\n"
-    )
+from tests.scenario.ground import AGENT_GRAPH, FLEET, HELLO, ONE_NODE, PLAIN_GRAPH, Ground, calls, one_node, rules
 
 
 @pytest.mark.req("GOVERN-1")
@@ -122,128 +101,6 @@ def test_input_and_output_keep_to_the_graphs_own_schemas(tmp_path: Path) -> None
         assert {"double": 42} == kernel.run({"count": 21}).output
 
 
-SYNC = """
-def n(state):
-    bound = model.bind_tools(list(tools.values()))
-    said = bound.invoke(state["messages"])
-    from langgraph.prebuilt import ToolNode
-    told = ToolNode(list(tools.values())).invoke({"messages": [said]})["messages"]
-    return {"messages": [said, *told, bound.invoke([*state["messages"], said, *told])]}
-"""
-
-
-@pytest.mark.req("GOVERN-3")
-def test_a_synchronous_node_is_governed_from_its_thread(tmp_path: Path) -> None:
-    """Three calls of a thread pool, two of them gated, answered as they come: each runs once, the model is asked twice."""
-    asked = calls(("deploy", {"target": "a"}), ("deploy", {"target": "b"}), ("log", {"line": "c"}))
-    ground = Ground(tmp_path, nodes(SYNC), rules(asked))
-    last = ground.run()
-    for _ in range(
-        3
-    ):  # LangGraph's pool may drop calls that have not begun when the first one waits; they come next time
-        for gate in last.gates:
-            ground.say(gate)
-        last = ground.run(last.run)
-    assert ("done", ["deploy a", "deploy b", "log c"], 2) == (last.status, ground.calls(), ground.bill())
-
-
-BLOCKING = """
-async def n(state):
-    return {"messages": [model.invoke(state["messages"])]}
-"""
-
-DETACHED = """
-async def n(state):
-    def work():
-        try:
-            tools["ops.log"].invoke({"line": "from nowhere"})
-        except BaseException:
-            pass
-    thread = threading.Thread(target=work)
-    thread.start()
-    await asyncio.to_thread(thread.join)
-    return {}
-"""
-
-
-@pytest.mark.req("GOVERN-4")
-@pytest.mark.parametrize(
-    ("body", "word"), [(BLOCKING, "ainvoke"), (DETACHED, "outside of a node")], ids=["blocking", "detached"]
-)
-def test_a_call_from_where_it_cannot_be_placed_stops_the_run(tmp_path: Path, body: str, word: str) -> None:
-    """Not a dead-lock and not an unrecorded call: a failure that says what to do."""
-    ground = Ground(tmp_path, nodes(body))
-    result = ground.run()
-    assert ("failed", "UsageProblem", []) == (result.status, result.error_code, ground.calls())
-    assert word in (result.error_message or "")
-
-
-PARALLEL = """
-async def n(state):
-    said = await asyncio.gather(*(model.ainvoke([("user", text)]) for text in ("same", "same", "other")))
-    told = await tools["ops.deploy"].ainvoke({"target": "staging"})
-    return {"messages": [*said, ("ai", told)]}
-"""
-
-
-@pytest.mark.req("GOVERN-5")
-def test_parallel_model_calls_are_each_billed_once(tmp_path: Path) -> None:
-    """Two equal questions and another one, side by side: three bills, and none more when the node runs again."""
-    ground = Ground(tmp_path, nodes(PARALLEL))
-    waiting = ground.run()
-    assert ("waiting", 3) == (waiting.status, ground.bill())
-    ground.say(waiting.gates[0])
-    assert ("done", 3, 3) == ((last := ground.run(waiting.run)).status, ground.bill(), last.steps)
-
-
-REPEATED = """
-async def n(state):
-    for line in ("one", LINE):
-        await tools["ops.log"].ainvoke({"type": "tool_call", "id": ID, "name": "ops.log", "args": {"line": line}})
-    return {}
-"""
-
-
-@pytest.mark.req("GOVERN-3")
-@pytest.mark.parametrize(
-    ("id_", "line", "status", "done"),
-    [
-        ("same", "two", ("failed", "Divergence"), ["log one"]),
-        ("same", "one", ("done", None), ["log one"]),
-        ("", "two", ("failed", "UsageProblem"), []),
-    ],
-    ids=["another call", "the same call", "an empty id"],
-)
-def test_a_call_id_stands_for_one_call(tmp_path: Path, id_: str, line: str, status: Any, done: list[str]) -> None:
-    """The same id with other arguments stops the run; the very same call again is answered, not repeated."""
-    ground = Ground(tmp_path, nodes(REPEATED.replace("LINE", repr(line)).replace("ID", repr(id_))))
-    result = ground.run()
-    assert (status, done) == ((result.status, result.error_code), ground.calls())
-
-
-GIVEN_UP = """
-async def n(state):
-    task = asyncio.create_task(tools["ops.slow"].ainvoke({"line": "begun"}))
-    while not (WORK / "calls").exists():
-        await asyncio.sleep(0.01)
-    task.cancel()
-    await asyncio.wait([task])
-    (WORK / "go").touch()
-    return {}
-"""
-
-
-@pytest.mark.req("GOVERN-3")
-def test_a_call_that_its_caller_gave_up_is_never_in_doubt(tmp_path: Path) -> None:
-    """The node cancels a call that has begun; the call ends before the run does, and the journal has its result."""
-    work = f"import pathlib\nWORK = pathlib.Path({str(tmp_path / 'work')!r})\n"
-    ground = Ground(tmp_path, work + nodes(GIVEN_UP))
-    result = ground.run()
-    with wiring.open_store(ground.home) as store:
-        rows = store.read(lambda tx: tx.effects.list(result.run))
-    assert ("done", ["done"]) == (result.status, [row.status for row in rows])
-
-
 CROSSED = """
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
@@ -277,7 +134,8 @@ def test_one_agents_model_does_not_act_with_anothers_authority(tmp_path: Path) -
 def test_a_ceo_gets_no_tools_and_a_model_no_others(tmp_path: Path) -> None:
     """`kit.tools` of a CEO is empty, and tools of one agent cannot be offered to another's model."""
     ground = Ground(
-        tmp_path, nodes("assert kit.tools('boss') == []\nkit.model('other').bind_tools(list(tools.values()))\nn = None")
+        tmp_path,
+        one_node("assert kit.tools('boss') == []\nkit.model('other').bind_tools(list(tools.values()))\nn = None"),
     )
     with pytest.raises(InvalidFleet, match=r"its own by `kit\.tools`"):
         ground.run()
@@ -321,7 +179,7 @@ SHAPED_AGENT = AGENT_GRAPH.replace("system_prompt=", "response_format=kit.keep(W
 
 
 @pytest.mark.req("GOVERN-1")
-@pytest.mark.parametrize("graph", [nodes(SHAPED), SHAPED_AGENT], ids=["with_structured_output", "create_agent"])
+@pytest.mark.parametrize("graph", [one_node(SHAPED), SHAPED_AGENT], ids=["with_structured_output", "create_agent"])
 def test_an_answer_can_be_asked_for_in_a_shape(tmp_path: Path, graph: str) -> None:
     """The schema goes to the provider as its response format, and the answer comes back as an object."""
     ground = Ground(tmp_path, graph, [{"agent": "worker", "when": "schema == 'weather'", "answer": {"city": "Oslo"}}])
@@ -332,7 +190,7 @@ def test_an_answer_can_be_asked_for_in_a_shape(tmp_path: Path, graph: str) -> No
 @pytest.mark.req("GOVERN-1")
 def test_a_wish_that_is_not_kept_is_refused(tmp_path: Path) -> None:
     """Settings of a call are the fleet file's; a forced tool is none that a route can promise."""
-    ground = Ground(tmp_path, nodes("async def n(state):\n    await model.ainvoke('hi', temperature=1)"))
+    ground = Ground(tmp_path, one_node("async def n(state):\n    await model.ainvoke('hi', temperature=1)"))
     result = ground.run()
     assert ("failed", 0) == (result.status, ground.bill())
     assert "temperature" in (result.error_message or "")
@@ -367,8 +225,8 @@ def test_a_graph_that_changed_is_not_resumed(tmp_path: Path) -> None:
         ("x = 1", "no `build`"),
         ("def build(kit):\n    raise ValueError('half done')", "mygraph.py:2"),
         ("def build(kit):\n    kit.model('nobody')", "no agent `nobody`"),
-        (nodes("model.invoke('hi')\nn = None"), "outside of a node"),
-        (f"{HEAD}\ndef build(kit):\n    return StateGraph(MessagesState)", "does not compile"),
+        (one_node("model.invoke('hi')\nn = None"), "outside of a node"),
+        (f"{ONE_NODE}\ndef build(kit):\n    return StateGraph(MessagesState)", "does not compile"),
     ],
     ids=["import", "attribute", "raises", "agent", "calls", "compile"],
 )
@@ -390,84 +248,6 @@ def test_a_graph_file_does_not_hide_a_module_of_python(tmp_path: Path) -> None:
     assert hasattr(json, "dumps")
 
 
-CHANGING = """
-COUNT = []
-async def n(state):
-    COUNT.append(1)
-    await tools["ops.log"].ainvoke({"line": f"time {len(COUNT)}"})
-    await tools["ops.deploy"].ainvoke({"target": "staging"})
-    return {}
-"""
-
-
-@pytest.mark.req("GOVERN-3")
-def test_a_node_that_says_something_else_each_time_does_not_act_twice(tmp_path: Path) -> None:
-    """Its words hang on a counter: run again after a wait it would log anew, so the run stops before that."""
-    ground = Ground(
-        tmp_path,
-        nodes(CHANGING).replace("    COUNT = []\n", "").replace("import asyncio", "COUNT = []\nimport asyncio"),
-    )
-    waiting = ground.run()
-    ground.say(waiting.gates[0])
-    result = ground.run(waiting.run)
-    assert ("failed", "Divergence", ["log time 1"]) == (result.status, result.error_code, ground.calls())
-    assert "the clock or chance" in (result.error_message or "")
-
-
-SHUFFLED = """
-async def n(state):
-    async def late(line):
-        await asyncio.sleep(0.05 if line in SLOW else 0)
-        await tools["ops.log"].ainvoke({"line": line})
-    await asyncio.gather(late("a"), late("b"))
-    SLOW.clear()
-    SLOW.append("a")
-    await tools["ops.deploy"].ainvoke({"target": "x"})
-    await asyncio.gather(late("c"), late("a"))
-    return {}
-"""
-
-
-@pytest.mark.req("GOVERN-3")
-def test_calls_side_by_side_may_come_back_in_another_order(tmp_path: Path) -> None:
-    """A new call that overtakes the old ones waits for them; each happens as often as the node says."""
-    source = nodes(SHUFFLED).replace("import asyncio", 'SLOW = ["b"]\nimport asyncio', 1)
-    ground = Ground(tmp_path, source)
-    waiting = ground.run()
-    ground.say(waiting.gates[0])
-    assert "done" == ground.run(waiting.run).status
-    assert ["deploy x", "log a", "log a", "log b", "log c"] == ground.calls()
-
-
-STUCK = """
-async def n(state):
-    open(MARK, "w").close()
-    await asyncio.Event().wait()
-"""
-
-
-@pytest.mark.req("GOVERN-4")
-def test_a_cancel_reaches_a_node_that_never_ends(tmp_path: Path) -> None:
-    """The mark is read beside the graph, whose task is then cancelled."""
-    mark = tmp_path / "mark"
-    ground = Ground(tmp_path / "ground", nodes(STUCK).replace("MARK", repr(str(mark))))
-
-    def cancel() -> None:
-        for _ in range(600):
-            if mark.exists():
-                break
-            threading.Event().wait(0.05)
-        with wiring.open_store(ground.home) as store:
-            run = store.read(lambda tx: tx.runs.list())[0].id
-            control.cancel(store, run, by="ann", reason="enough", at_us=wiring.clock())
-
-    speaker = threading.Thread(target=cancel)
-    speaker.start()
-    result = ground.run()
-    speaker.join(30)
-    assert ("cancelled", "halted") == (result.status, result.error_code)
-
-
 STREAMED = """
 async def n(state):
     pieces = [piece async for piece in model.astream(state["messages"])]
@@ -478,7 +258,7 @@ async def n(state):
 @pytest.mark.req("GOVERN-1")
 def test_a_stream_is_one_piece(tmp_path: Path) -> None:
     """An answer counts only when it is complete, so nothing of it is shown before."""
-    ground = Ground(tmp_path, nodes(STREAMED))
+    ground = Ground(tmp_path, one_node(STREAMED))
     pieces, _, text = ground.run().output["messages"][-1]["content"].partition(" ")
     assert (True, "done") == (int(pieces) <= 2, text)
 
