@@ -255,6 +255,23 @@ def test_odd_events_are_harmless() -> None:
     assert "xy" == read(*odd, delta(content="x"), *odd, delta(content="y"), delta("stop"), COUNTS, *odd).content
 
 
+@pytest.mark.req("BAD-5")
+def test_halves_of_characters_are_joined_or_replaced() -> None:
+    """A server that cuts between the halves of a character loses nothing; a half alone, which no store can keep, becomes U+FFFD."""
+    asked = call(0, id="a\ud800", name="host.disks", arguments='{"a": "\ud83d')
+    answer = read(
+        delta(content="so \ud83d"),
+        delta(content="\ude00 \udc00!", tool_calls=[asked]),
+        delta("tool_calls", tool_calls=[call(0, arguments='\ude00"}')]),
+        COUNTS,
+    )
+    assert ("so \U0001f600 \ufffd!", "a\ufffd", '{"a": "\U0001f600"}') == (
+        answer.content,
+        answer.tool_calls[0].id,
+        answer.tool_calls[0].arguments,
+    )
+
+
 def test_size_counts_all_that_is_generated() -> None:
     """The live bound counts text, reasoning, refusals, tool names and arguments, in bytes."""
     assembly = Assembly("r")

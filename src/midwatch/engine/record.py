@@ -19,6 +19,9 @@ from midwatch.store.port import Tx
 
 __all__ = ["Record"]
 
+_LONGEST_NAME = 100
+"""Characters of a tool's name that are kept; a model may write any."""
+
 
 class Record:
     """Writes for the passages of one segment."""
@@ -28,13 +31,14 @@ class Record:
 
     def propose(self, tx: Tx, p: Passage, now: int) -> int:
         """Append `proposed` and `decided`; returns the latter's number."""
+        name = p.name[:_LONGEST_NAME]
         raw = tx.blobs.put(self._seg.scrub.text(p.raw)[0].encode())
         proposed = tx.ledger.append(
-            draft("proposed", p.actor, now, {"call": p.id, "tool": p.name, "arguments_blob": raw}, causes=p.causes)
+            draft("proposed", p.actor, now, {"call": p.id, "tool": name, "arguments_blob": raw}, causes=p.causes)
         )
         stages = [mark.to_json() for mark in p.marks]
         return tx.ledger.append(
-            draft("decided", p.actor, now, {"call": p.id, "tool": p.name, "stages": stages}, causes=(proposed,))
+            draft("decided", p.actor, now, {"call": p.id, "tool": name, "stages": stages}, causes=(proposed,))
         )
 
     def refuse(
@@ -49,14 +53,14 @@ class Record:
     ) -> Answered:
         """Answer with an error envelope and record it, with the signal of a recovery that came before it; nothing was done."""
         error = replace(base, code=code) if base is not None else ErrorBody(code, message, hint=hint)
-        answer = Envelope(ok=False, error=error, meta={"tool": p.name[:100]})
+        answer = Envelope(ok=False, error=error, meta={"tool": p.name[:_LONGEST_NAME]})
         now = self._seg.clock()
 
         def work(tx: Tx) -> int:
             cause = self.propose(tx, p, now)
             data = {
                 "call": p.id,
-                "tool": p.name[:100],
+                "tool": p.name[:_LONGEST_NAME],
                 "ok": False,
                 "code": code,
                 "result_blob": tx.blobs.put(orjson.dumps(answer.to_json())),

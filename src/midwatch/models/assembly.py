@@ -147,12 +147,12 @@ class Assembly:
         calls, signals = self._requests(request, names)
         if finish == "tool_calls" and not calls:
             raise self._malformed("the finish reason `tool_calls` and no tool call")
-        text, refusal = "".join(self._text), "".join(self._refusal)
+        text, refusal = _mended("".join(self._text)), _mended("".join(self._refusal))
         if refusal:
             finish, signals = "content_filter", (*signals, "refusal")
         elif finish == "stop" and calls:
             finish = "tool_calls"
-        return ChatAnswer(text or refusal, calls, usage, finish, self._model, self._id, signals)
+        return ChatAnswer(text or refusal, calls, usage, finish, _mended(self._model), _mended(self._id), signals)
 
     def _requests(self, request: ChatRequest, names: Names) -> tuple[tuple[ToolRequest, ...], tuple[str, ...]]:
         made: list[ToolRequest] = []
@@ -160,13 +160,14 @@ class Assembly:
         signals: list[str] = []
         for position, index in enumerate(sorted(self._calls)):
             call = self._calls[index]
-            identity = call.id if call.id and call.id not in used else call_id(request, position)
+            given = _mended(call.id)
+            identity = given if given and given not in used else call_id(request, position)
             used.add(identity)
-            arguments = call.arguments
+            arguments = _mended(call.arguments)
             if not arguments.strip():  # how many servers write a call without arguments
                 arguments = "{}"
                 signals.append("empty_arguments")
-            made.append(ToolRequest(identity, names.from_wire(call.name), arguments))
+            made.append(ToolRequest(identity, names.from_wire(_mended(call.name)), arguments))
         return tuple(made), tuple(dict.fromkeys(signals))
 
     def _malformed(self, what: str) -> ModelFailure:
@@ -182,6 +183,11 @@ def call_id(request: ChatRequest, position: int) -> str:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
+
+
+def _mended(text: str) -> str:
+    """Join halves of a character that came in two pieces; a half without its other becomes U+FFFD, since UTF-8 cannot keep it."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _bytes(text: str) -> int:

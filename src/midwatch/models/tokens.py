@@ -10,6 +10,7 @@ use, and the expansion of Unicode normalisation (NFC, NFKC) that some tokenizers
 
 from __future__ import annotations
 
+import functools
 import json
 import unicodedata
 from collections.abc import Callable
@@ -69,8 +70,14 @@ def _dump(value: Any) -> str:
 
 
 def _schema_bytes(value: Any) -> int:
-    # Templates print schemas indented or with every sign outside ASCII escaped; both together are the longest.
-    return len(json.dumps(value, indent=4))
+    # Templates print schemas indented or with every sign outside ASCII escaped; both together are the longest. An agent asks with
+    # the same schemas at each turn, and printing them indented is slow.
+    return _indented_bytes(json.dumps(value))
+
+
+@functools.lru_cache(maxsize=64)
+def _indented_bytes(text: str) -> int:
+    return len(json.dumps(json.loads(text), indent=4))
 
 
 def _widest(text: str) -> int:
