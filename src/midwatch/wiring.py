@@ -260,23 +260,19 @@ def open(
     info = ""
     if not isinstance(fleet, Fleet):
         fleet, info = load_fleet(fleet, preset=preset, environ=env)
-    errors, _, _ = check_fleet(fleet, env)
-    kept = tuple(problem for problem in errors if problem.code != "not-guaranteed") or tuple(_unenforced(fleet))
-    if kept:
-        raise InvalidFleet(kept)
+    _sound(fleet, env)
     place = home_path(home, env)
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(open_store(place, create=True))
         if on_event is not None:
             stack.callback(store.on_commit(_listener(store, on_event)))
-        sandbox = ProcessSandbox(fleet.sandbox.limits)
         parts = Parts(
             store=store,
             fleet=fleet,
             registry=Registry.load(list(fleet.tools), fleet.base),
             routes=_routes(stack, fleet, env, place),
             scrub=Scrubber(_scrub_key(store)),
-            sandbox=sandbox,
+            sandbox=ProcessSandbox(fleet.sandbox.limits),
             clock=clock,
             pause=_pause,
             workdir=(workdir or Path.cwd()).absolute(),
@@ -285,6 +281,14 @@ def open(
             speaker=_speaker(store, token, env, channel),
         )
         yield Kernel(parts)
+
+
+def _sound(fleet: Fleet, env: Mapping[str, str]) -> None:
+    """Raise `InvalidFleet` with everything that keeps this fleet from running here; what it only wishes for, the kernel refuses."""
+    errors, _, _ = check_fleet(fleet, env)
+    kept = tuple(problem for problem in errors if problem.code != "not-guaranteed") or tuple(_unenforced(fleet))
+    if kept:
+        raise InvalidFleet(kept)
 
 
 def _routes(stack: contextlib.ExitStack, fleet: Fleet, env: Mapping[str, str], home: Path) -> dict[str, RouteRuntime]:

@@ -8,27 +8,40 @@ One word may stand for a list of one.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
-from midwatch.config.quantities import (
-    DURATION_PATTERN,
-    LARGEST,
-    MONEY_PATTERN,
-    SIZE_PATTERN,
-    TOKENS_PATTERN,
-    Parser,
-    QuantityError,
-    parse_duration,
-    parse_money,
-    parse_size,
-    parse_tokens,
+from midwatch.config.file_types import (
+    CRON_PATTERN,
+    Argument,
+    Block,
+    Count,
+    Duration,
+    Effects,
+    EnvName,
+    EnvNames,
+    Globs,
+    Labels,
+    Line,
+    Lines,
+    Money,
+    Name,
+    Names,
+    PrincipalName,
+    Size,
+    Span,
+    Tokens,
+    Who,
+    listed,
+    or_empty,
+    rows,
+    version,
+    words_schema,
 )
 from midwatch.config.specs import AgentRole, Backend, ChannelFormat, Per, Protocol, Provider
-from midwatch.records.effect import EffectClass, Label, Role
-from midwatch.records.principal import NAME_PATTERN
+from midwatch.records.effect import Role
 
 __all__ = [
     "AgentFile",
@@ -54,112 +67,8 @@ __all__ = [
     "WhenFile",
 ]
 
-_NAME_PATTERN: Final = r"^[a-z][a-z0-9_-]{0,62}$"
-_GLOB_PATTERN: Final = r"^[A-Za-z0-9_.:/*?!\[\]-]{1,200}$"
-_ENV_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_]{0,127}$"
-_CRON_FIELD: Final = r"(?:\*|[0-9]{1,2}(?:-[0-9]{1,2})?)(?:/[0-9]{1,2})?"
-_CRON_PATTERN: Final = rf"^{_CRON_FIELD}(?:,{_CRON_FIELD})*(?: {_CRON_FIELD}(?:,{_CRON_FIELD})*){{4}}$"
-_MOST_WORDS: Final = 500
 
-
-def _listed(value: object) -> object:
-    if value is None:
-        return ()
-    if isinstance(value, str):
-        return (value,)
-    if isinstance(value, list):
-        if len(value) > _MOST_WORDS:
-            raise PydanticCustomError("out-of-range", "has more than {most} entries; write less", {"most": _MOST_WORDS})
-        return tuple(value)
-    raise PydanticCustomError("wrong-type", "must be a word or a list of words")
-
-
-def _rows(value: object) -> object:
-    if value is None:
-        return ()
-    if not isinstance(value, list):
-        raise PydanticCustomError("wrong-type", "must be a list, each entry beginning with `-`")
-    return _listed(value)
-
-
-def _or_empty(value: object) -> object:
-    return {} if value is None or value == [] else value
-
-
-def _version(value: object) -> object:
-    # `Literal[1]` alone would take `true` for 1: they are equal in Python.
-    if isinstance(value, bool):
-        raise PydanticCustomError("unknown-word", "must be the number 1")
-    return value
-
-
-def _quantity(parse: Parser, pattern: str, unit: str, *, bare: bool = False) -> tuple[BeforeValidator, WithJsonSchema]:
-    def read(value: object) -> int:
-        try:
-            return parse(value)
-        except QuantityError as failure:
-            raise PydanticCustomError("quantity", "{reason}", {"reason": str(failure)}) from failure
-
-    text = {"type": "string", "pattern": pattern, "description": unit}
-    whole = {"type": "integer", "minimum": 0, "maximum": LARGEST}
-    return BeforeValidator(read), WithJsonSchema({"anyOf": [whole, text]} if bare else text)
-
-
-def _words_schema(pattern: str | None = None, words: tuple[str, ...] | None = None) -> WithJsonSchema:
-    item: dict[str, Any] = {"type": "string"}
-    if pattern is not None:
-        item["pattern"] = pattern
-    if words is not None:
-        item["enum"] = list(words)
-    return WithJsonSchema({"anyOf": [item, {"type": "array", "items": item}, {"type": "null"}]})
-
-
-Duration = Annotated[int, *_quantity(parse_duration, DURATION_PATTERN, "duration")]
-Money = Annotated[int, *_quantity(parse_money, MONEY_PATTERN, "money")]
-Size = Annotated[int, *_quantity(parse_size, SIZE_PATTERN, "size")]
-Tokens = Annotated[int, *_quantity(parse_tokens, TOKENS_PATTERN, "tokens", bare=True)]
-Span = Annotated[Duration, Field(gt=0)]
-Count = Annotated[int, Field(ge=0, le=10**9)]
-
-Name = Annotated[str, StringConstraints(pattern=_NAME_PATTERN)]
-Argument = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,127}$")]
-EnvName = Annotated[str, StringConstraints(pattern=_ENV_PATTERN)]
-Line = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"^\S(?:[^\n]*\S)?$")]
-Glob = Annotated[str, StringConstraints(pattern=_GLOB_PATTERN)]
-Names = Annotated[tuple[Name, ...], BeforeValidator(_listed), _words_schema(_NAME_PATTERN)]
-PrincipalName = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
-Globs = Annotated[tuple[Glob, ...], BeforeValidator(_listed), _words_schema(_GLOB_PATTERN)]
-Lines = Annotated[tuple[Line, ...], BeforeValidator(_listed), _words_schema()]
-EnvNames = Annotated[tuple[EnvName, ...], BeforeValidator(_listed), _words_schema(_ENV_PATTERN)]
-_WHO_PATTERN: Final = r"^agent:[a-z0-9_*?!\[\]-]{1,100}$"
-Who = Annotated[
-    tuple[Annotated[str, StringConstraints(pattern=_WHO_PATTERN)], ...],
-    BeforeValidator(_listed),
-    _words_schema(_WHO_PATTERN),
-]
-Effects = Annotated[
-    tuple[EffectClass, ...],
-    BeforeValidator(_listed),
-    _words_schema(words=("pure", "read", "write", "destructive", "grants_authority")),
-]
-Labels = Annotated[
-    tuple[Label, ...],
-    BeforeValidator(_listed),
-    _words_schema(words=("request", "service", "caller", "third_party")),
-]
-Roles = Annotated[
-    tuple[Role, ...],
-    BeforeValidator(_listed),
-    _words_schema(words=("target", "command", "credential", "selector", "quantity", "content", "control")),
-]
-
-
-class _Block(BaseModel):
-    # `hide_input_in_errors`: what a `${env:…}` became must not appear in a message.
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
-
-
-class PriceFile(_Block):
+class PriceFile(Block):
     """The fleet's own price of a model that the price list does not know, in dollars per million tokens."""
 
     input_per_mtok: Money = Field(description='Price of a million input tokens, such as `"$0.25"`.')
@@ -169,7 +78,7 @@ class PriceFile(_Block):
     output_per_mtok: Money = Field(description="Price of a million output tokens.")
 
 
-class RouteFile(_Block):
+class RouteFile(Block):
     """Where an alias leads: a provider and one of its models."""
 
     provider: Provider = Field(
@@ -201,7 +110,7 @@ class RouteFile(_Block):
     timeout: Span = Field(120_000_000, description="Longest time of one call.", json_schema_extra={"default": "120s"})
 
 
-class McpFile(_Block):
+class McpFile(Block):
     """A server of tools, started by `command` or reached at `url`."""
 
     command: Lines = Field((), description="Program and arguments.")
@@ -210,7 +119,7 @@ class McpFile(_Block):
     env: EnvNames = Field((), description="Names of environment variables that it is given.")
 
 
-class LimitsFile(_Block):
+class LimitsFile(Block):
     """What one agent may use within one run."""
 
     steps: Count | None = Field(None, description="Turns of thinking.")
@@ -220,7 +129,7 @@ class LimitsFile(_Block):
     wall: Duration | None = Field(None, description="Time from its first step on.")
 
 
-class SandboxLimitsFile(_Block):
+class SandboxLimitsFile(Block):
     """Bounds of one sandboxed process tree; the backend's own default where absent."""
 
     memory: Size | None = Field(None, description="Address space.")
@@ -230,7 +139,7 @@ class SandboxLimitsFile(_Block):
     file_size: Size | None = Field(None, description="Largest file that may be written.")
 
 
-class SandboxFile(_Block):
+class SandboxFile(Block):
     """Where tools act. Absent: no tool may act in a sandbox."""
 
     backend: Backend = Field(description="What holds the tools. `process` bounds them and does not isolate them.")
@@ -240,7 +149,7 @@ class SandboxFile(_Block):
     limits: SandboxLimitsFile | None = Field(None, description="Bounds of one process tree.")
 
 
-class AgentFile(_Block):
+class AgentFile(Block):
     """One agent: a role, a route, a prompt, and the tools it may see."""
 
     role: AgentRole = Field(
@@ -258,7 +167,7 @@ class AgentFile(_Block):
     sandbox: SandboxFile | None = Field(None, description="Its own sandbox, instead of the fleet's.")
 
 
-class TeamFile(_Block):
+class TeamFile(Block):
     """The ready-made graph: plan, parallel work, synthesis."""
 
     ceo: Name = Field(description="Agent that plans.")
@@ -266,7 +175,7 @@ class TeamFile(_Block):
     synthesis: Name = Field(description="Agent that writes the result.")
 
 
-class GraphFile(_Block):
+class GraphFile(Block):
     """How the agents are put together: exactly one of `team` and `import`."""
 
     team: TeamFile | None = Field(None, description="The ready-made graph.")
@@ -283,7 +192,7 @@ class GraphFile(_Block):
         return self
 
 
-class BudgetFile(_Block):
+class BudgetFile(Block):
     """The caps of one scope. A cap is never overshot."""
 
     cost: Money | None = Field(None, description="Money.")
@@ -299,7 +208,7 @@ class BudgetFile(_Block):
     shadow: bool = Field(False, description="Count only, stop nothing.")
 
 
-class SourceFile(_Block):
+class SourceFile(Block):
     """How far facts from a source are trusted."""
 
     trust: Literal["none", "full"] = Field("none", description="Whether what it says may steer an action.")
@@ -307,7 +216,7 @@ class SourceFile(_Block):
     writers: Lines = Field((), description="Who else writes there. Required when trusted.")
 
 
-class GrantFile(_Block):
+class GrantFile(Block):
     """Who may do what. What no grant allows is denied."""
 
     who: Who = Field(description="`agent:NAME`, where the name may be a glob.")
@@ -318,7 +227,7 @@ class GrantFile(_Block):
     if_: Line | None = Field(None, alias="if", description="Condition in CEL.")
 
 
-class WhenFile(_Block):
+class WhenFile(Block):
     """When a gate applies: each key must match, within a key one word is enough."""
 
     effect: Effects = Field((), description="Effect classes of the tool.")
@@ -329,7 +238,7 @@ class WhenFile(_Block):
         (),
         description="Whose words the run has taken in before: `request` always, else the authors that its tools declare.",
     )
-    role: Annotated[dict[Role, Lines], BeforeValidator(_or_empty)] = Field(
+    role: Annotated[dict[Role, Lines], BeforeValidator(or_empty)] = Field(
         {}, description="Patterns of arguments, by their role."
     )
     cost: Money | None = Field(
@@ -339,14 +248,14 @@ class WhenFile(_Block):
     environment: Globs = Field((), description="Names or globs of the fleet's `environment`.")
 
 
-class EscalateFile(_Block):
+class EscalateFile(Block):
     """Whom to ask when nobody has answered."""
 
     after: Span = Field(description="Time without an answer.")
     to: Name = Field(description="Role to ask then.")
 
 
-class GateFile(_Block):
+class GateFile(Block):
     """A rule: which actions wait for a person."""
 
     when: WhenFile = Field(description="Which actions.")
@@ -360,7 +269,7 @@ class GateFile(_Block):
     escalate: EscalateFile | None = Field(None, description="Whom to ask when nobody has answered.")
 
 
-class ChannelFile(_Block):
+class ChannelFile(Block):
     """A place where questions are shown: a webhook, with signed links that answer once."""
 
     url: Line | None = Field(None, description="Address that the message is posted to.")
@@ -385,7 +294,7 @@ class ChannelFile(_Block):
         return self
 
 
-class ExemptFile(_Block):
+class ExemptFile(Block):
     """Calls that the floor of words lets pass; rules still apply to them."""
 
     tool: Globs = Field(description="Tools: names or globs.")
@@ -394,13 +303,13 @@ class ExemptFile(_Block):
     )
 
 
-class ReviewFile(_Block):
+class ReviewFile(Block):
     """How people are asked, whatever the rules say."""
 
     keywords: Lines = Field(
         (), description="Words of your own for the floor, beside deploy, production, database, billing and delete."
     )
-    exempt: Annotated[tuple[ExemptFile, ...], BeforeValidator(_rows)] = Field(
+    exempt: Annotated[tuple[ExemptFile, ...], BeforeValidator(rows)] = Field(
         (), description="Calls whose words ask nobody, such as reports that speak of everything."
     )
     ask: Name = Field("operator", description="Role that the floor asks.")
@@ -415,15 +324,15 @@ class ReviewFile(_Block):
     )
 
 
-class ScheduleFile(_Block):
+class ScheduleFile(Block):
     """A run that begins by itself."""
 
     name: Name = Field(description="Its name.")
-    cron: Annotated[str, StringConstraints(pattern=_CRON_PATTERN)] = Field(description="Five fields, UTC.")
-    input: Annotated[dict[str, Any], BeforeValidator(_or_empty)] = Field({}, description="The run's input.")
+    cron: Annotated[str, StringConstraints(pattern=CRON_PATTERN)] = Field(description="Five fields, UTC.")
+    input: Annotated[dict[str, Any], BeforeValidator(or_empty)] = Field({}, description="The run's input.")
 
 
-class GovernorFile(_Block):
+class GovernorFile(Block):
     """The watch outside the runs."""
 
     mode: Literal["child", "daemon", "cron"] = Field("child", description="How it is started.")
@@ -453,51 +362,49 @@ def _preset(value: object) -> object:
 
 
 def _tools_schema() -> WithJsonSchema:
-    return _words_schema(r"^(?:builtin\.[a-z_]+|python:.+)$")
+    return words_schema(r"^(?:builtin\.[a-z_]+|python:.+)$")
 
 
 Preset = Annotated[Any, BeforeValidator(_preset)]
 
 
-class FleetFile(_Block):
+class FleetFile(Block):
     """A fleet: what agents exist, what they may do, what they may use, and who is asked."""
 
-    midwatch: Annotated[Literal[1], BeforeValidator(_version)] = Field(description="Version of this format.")
+    midwatch: Annotated[Literal[1], BeforeValidator(version)] = Field(description="Version of this format.")
     fleet: Name = Field(description="The fleet's name.")
-    presets: Annotated[dict[Name, Preset], BeforeValidator(_or_empty), _presets_schema()] = Field(
+    presets: Annotated[dict[Name, Preset], BeforeValidator(or_empty), _presets_schema()] = Field(
         {},
         description="Choices of models. A word sends every alias to that route; a mapping sends an alias to a route or "
         "to `provider/model`. Chosen by `--preset`, else by `MIDWATCH_PRESET`, else `default`.",
     )
-    routes: Annotated[dict[Name, RouteFile], BeforeValidator(_or_empty)] = Field({}, description="Models, by alias.")
-    tools: Annotated[tuple[Line, ...], BeforeValidator(_listed), _tools_schema()] = Field(
+    routes: Annotated[dict[Name, RouteFile], BeforeValidator(or_empty)] = Field({}, description="Models, by alias.")
+    tools: Annotated[tuple[Line, ...], BeforeValidator(listed), _tools_schema()] = Field(
         (), description="Where tools come from: `builtin.NAME`, `python:FILE.py` or `python:MODULE`."
     )
-    mcp: Annotated[dict[Name, McpFile], BeforeValidator(_or_empty)] = Field(
-        {}, description="Servers of tools, by name."
-    )
-    agents: Annotated[dict[Name, AgentFile], BeforeValidator(_or_empty)] = Field({}, description="Agents, by name.")
+    mcp: Annotated[dict[Name, McpFile], BeforeValidator(or_empty)] = Field({}, description="Servers of tools, by name.")
+    agents: Annotated[dict[Name, AgentFile], BeforeValidator(or_empty)] = Field({}, description="Agents, by name.")
     graph: GraphFile = Field(description="How the agents are put together.")
-    verticals: Annotated[dict[Name, Names], BeforeValidator(_or_empty)] = Field(
+    verticals: Annotated[dict[Name, Names], BeforeValidator(or_empty)] = Field(
         {}, description="Groups of agents with a common budget."
     )
-    budgets: Annotated[dict[Name, BudgetFile], BeforeValidator(_or_empty)] = Field(
+    budgets: Annotated[dict[Name, BudgetFile], BeforeValidator(or_empty)] = Field(
         {}, description="Caps, by scope: `fleet`, `run`, a vertical or an agent."
     )
-    sources: Annotated[dict[Line, SourceFile], BeforeValidator(_or_empty)] = Field(
+    sources: Annotated[dict[Line, SourceFile], BeforeValidator(or_empty)] = Field(
         {}, description="Trust in what tools bring in, by pattern, such as `tool:web.*`."
     )
-    grants: Annotated[tuple[GrantFile, ...], BeforeValidator(_rows)] = Field((), description="Who may do what.")
+    grants: Annotated[tuple[GrantFile, ...], BeforeValidator(rows)] = Field((), description="Who may do what.")
     environment: Name | None = Field(
         None, description="Where this fleet acts, such as `staging`; gates can ask for it."
     )
-    gates: Annotated[tuple[GateFile, ...], BeforeValidator(_rows)] = Field((), description="What waits for a person.")
+    gates: Annotated[tuple[GateFile, ...], BeforeValidator(rows)] = Field((), description="What waits for a person.")
     review: ReviewFile | None = Field(None, description="How people are asked.")
-    channels: Annotated[dict[Name, ChannelFile], BeforeValidator(_or_empty)] = Field(
+    channels: Annotated[dict[Name, ChannelFile], BeforeValidator(or_empty)] = Field(
         {}, description="Where questions are shown, by name."
     )
     sandbox: SandboxFile | None = Field(None, description="Where tools act.")
-    schedules: Annotated[tuple[ScheduleFile, ...], BeforeValidator(_rows)] = Field(
+    schedules: Annotated[tuple[ScheduleFile, ...], BeforeValidator(rows)] = Field(
         (), description="Runs that begin by themselves."
     )
     governor: GovernorFile | None = Field(None, description="The watch outside the runs.")

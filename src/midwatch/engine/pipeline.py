@@ -253,7 +253,6 @@ class Pipeline:
     # 6 journal
     async def _journal(self, p: Passage) -> Answered | Waiting | None:
         """One durable transaction: fence, halt, gate, reservation, intent."""
-        tool, checked = known(p)
         seg, now = self._seg, self._seg.clock()
 
         def work(tx: Tx) -> tuple[EffectRow, int]:
@@ -268,38 +267,7 @@ class Pipeline:
                     draft("gate.used", p.actor, now, {"gate": p.gate.id, "digest": p.gate.digest}, (cause,))
                 )
             tx.budgets.confirm(p.reservation)
-            blob = tx.blobs.put(checked.canonical)
-            data = {
-                "effect": p.effect,
-                "tool": tool.contract.name,
-                "tool_digest": tool.contract.digest,
-                "class": tool.contract.effect,
-                "arguments_blob": blob,
-                "attempt": p.attempt,
-                "runs": tool.contract.runs,
-                "isolation": seg.sandbox.level if tool.contract.runs == "sandbox" else "none: in the broker",
-            }
-            seq = tx.ledger.append(draft("intent", p.actor, now, data, causes=(cause,)))
-            row = EffectRow(
-                id=p.effect,
-                run=p.actor.run,
-                task=p.actor.task,
-                call_id=p.id,
-                kind="tool",
-                tool=tool.contract.name,
-                tool_digest=tool.contract.digest,
-                effect=tool.contract.effect,
-                agent=p.actor.agent,
-                args_digest=checked.args_digest,
-                arguments=blob,
-                epoch=p.actor.epoch,
-                attempt=p.attempt,
-                status="started",
-                started_us=now,
-                intent_seq=seq,
-            )
-            tx.effects.begin(row)
-            return row, seq
+            return self._intent(tx, p, cause, now)
 
         try:
             p.row, p.seq = await seg.durable(work)
@@ -312,6 +280,42 @@ class Pipeline:
         except (FenceLost, RunHalted, Divergence, StoreError) as error:
             raise seg.stop(error) from error
         return None
+
+    def _intent(self, tx: Tx, p: Passage, cause: int, now: int) -> tuple[EffectRow, int]:
+        """Write down what is about to happen; gives the row and its event."""
+        tool, checked = known(p)
+        contract, blob = tool.contract, tx.blobs.put(checked.canonical)
+        data = {
+            "effect": p.effect,
+            "tool": contract.name,
+            "tool_digest": contract.digest,
+            "class": contract.effect,
+            "arguments_blob": blob,
+            "attempt": p.attempt,
+            "runs": contract.runs,
+            "isolation": self._seg.sandbox.level if contract.runs == "sandbox" else "none: in the broker",
+        }
+        seq = tx.ledger.append(draft("intent", p.actor, now, data, causes=(cause,)))
+        row = EffectRow(
+            id=p.effect,
+            run=p.actor.run,
+            task=p.actor.task,
+            call_id=p.id,
+            kind="tool",
+            tool=contract.name,
+            tool_digest=contract.digest,
+            effect=contract.effect,
+            agent=p.actor.agent,
+            args_digest=checked.args_digest,
+            arguments=blob,
+            epoch=p.actor.epoch,
+            attempt=p.attempt,
+            status="started",
+            started_us=now,
+            intent_seq=seq,
+        )
+        tx.effects.begin(row)
+        return row, seq
 
     # 7 perform
     async def _perform(self, p: Passage) -> perform.Performed:

@@ -50,8 +50,18 @@ def bind_first(
     nonce: str,
 ) -> str:
     """Digest one asking as the first version did: a gate that it opened stays usable after an update."""
-    frame = {"agent": agent, "args": args_digest, "expires_us": expires_us, "nonce": nonce, "policy": policy_digest}
-    return _digest({**frame, "run": run, "tool": tool, "tool_digest": tool_digest})
+    return _digest(
+        {
+            "agent": agent,
+            "args": args_digest,
+            "expires_us": expires_us,
+            "nonce": nonce,
+            "policy": policy_digest,
+            "run": run,
+            "tool": tool,
+            "tool_digest": tool_digest,
+        }
+    )
 
 
 def _digest(frame: dict[str, str | int]) -> str:
