@@ -220,6 +220,23 @@ def test_notices_wait_until_they_are_taken_or_their_gate_is_closed(store: Store)
 
 
 @pytest.mark.req("STORE-9")
+def test_a_notice_is_claimed_by_one_sender_and_owed_until_it_is_taken(store: Store) -> None:
+    """Two senders: one has it; it is due again when that one's time is over, and owed meanwhile, as long as its gate asks."""
+    store.write(lambda tx: tx.notices.add(NOTICE))
+
+    def claim(at_us: int) -> bool:
+        return store.write(lambda tx: tx.notices.claim(NOTICE.id, at_us=at_us, until_us=at_us + 50))
+
+    def owed(at_us: int) -> bool:
+        return store.read(lambda tx: tx.notices.owed(at_us))
+
+    assert [False, True, False, False, True] == [claim(99), claim(100), claim(100), claim(149), claim(150)]
+    assert (True, True, False) == (owed(0), owed(1000), owed(1001))
+    store.write(lambda tx: tx.notices.sent(NOTICE.id, at_us=160))
+    assert (False, False) == (owed(160), claim(500))
+
+
+@pytest.mark.req("STORE-9")
 def test_a_link_is_used_once_whoever_comes_at_the_same_time(store: Store) -> None:
     """Of eight threads one uses it; a late and an unknown one are refused."""
     link = Link("f" * 32, GATE.id, "n1", "ann", expires_us=500)

@@ -79,11 +79,18 @@ def office_of(root: Path, receiver: Receiver, *, form: str = "json", links: str 
     return office
 
 
-def passed(office: Office, receiver: Receiver, *, after_us: int = 0) -> delivery.Passed:
+def passed(
+    office: Office,
+    receiver: Receiver,
+    *,
+    after_us: int = 0,
+    environ: dict[str, str] | None = None,
+    by: delivery.Post = post,
+) -> delivery.Passed:
     """One pass of delivery, some time from now."""
-    environ = {"HOOK": receiver.url, "HOOK_SECRET": "s3"}
+    known = {"HOOK": receiver.url, "HOOK_SECRET": "s3"} if environ is None else environ
     with wiring.open_store(office.home) as store:
-        return delivery.deliver(store, environ=environ, at_us=wiring.clock() + after_us, post=post)
+        return delivery.deliver(store, environ=known, clock=lambda: wiring.clock() + after_us, post=by)
 
 
 @contextlib.contextmanager
@@ -203,7 +210,7 @@ def test_a_link_answers_once_and_only_by_its_form(tmp_path: Path, receiver: Rece
         assert "shop: none -&gt; v2" in pages[0].text
         assert "script" not in pages[0].text
         assert "default-src 'none'" in pages[0].headers["content-security-policy"]
-        assert ("no-store", "no-referrer") == (pages[0].headers["cache-control"], pages[0].headers["referrer-policy"])
+        assert ("no-store", "same-origin") == (pages[0].headers["cache-control"], pages[0].headers["referrer-policy"])
         assert (405, "open") == (httpx.put(link).status_code, office.gate(waiting.gates[0])[0].status)
         with ThreadPoolExecutor(8) as pool:
             codes = list(

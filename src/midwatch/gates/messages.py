@@ -4,8 +4,8 @@ In:   a gate, its card, links. Out: the body of one POST.
 May import: records, config. Must not know: how it is sent.
 Why everything is escaped: an agent wrote most of it. It must not ping a channel, draw a button, or hide an argument.
 
-    json   {id, gate, run, fleet, why, kind, tool, effect, agent, arguments, preview, reason, undo, needs, expires_us, links}
-    slack  {text, blocks} for an incoming webhook: header, the action, buttons that open the links
+    json   {id, gate, run, fleet, why, question, tool, effect, agent, arguments, preview, reason, undo, needs, expires_us, link}
+    slack  {text, blocks} for an incoming webhook: header, the action, a button that opens the link
     mail   {subject, text, html} for a mail gateway
 """
 
@@ -25,8 +25,9 @@ __all__ = ["Told", "message", "visible"]
 
 _SLACK_TEXT: Final = 2900
 """Slack refuses a text block over 3,000 characters."""
-_HIDDEN: Final = frozenset({0x00AD, 0x061C, 0x180E, 0x2060, 0xFEFF, *range(0x200B, 0x2010), *range(0x202A, 0x202F)})
-_MORE_HIDDEN: Final = ((0x2066, 0x206F), (0xE0000, 0xE007F), (0xFE00, 0xFE0F))
+_BLANK: Final = frozenset({0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0})
+"""Printable by their class, and yet nothing is seen of them."""
+_SELECTORS: Final = ((0x180B, 0x180F), (0xFE00, 0xFE0F), (0xE0100, 0xE01EF))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +55,14 @@ def visible(text: str) -> str:
     return "".join(char if char in "\n\t" or not _hidden(char) else f"\\u{{{ord(char):x}}}" for char in text)
 
 
+def _line(text: object) -> str:
+    """Do as `visible`, on one line: what stands in it makes no line of its own."""
+    return visible(str(text)).replace("\n", "\\n").replace("\t", "\\t")
+
+
 def _hidden(char: str) -> bool:
     point = ord(char)
-    if point < 0x20 or 0x7F <= point < 0xA0 or point in _HIDDEN:
-        return True
-    return any(first <= point <= last for first, last in _MORE_HIDDEN)
+    return not char.isprintable() or point in _BLANK or any(first <= point <= last for first, last in _SELECTORS)
 
 
 def _json(told: Told) -> dict[str, Any]:
@@ -86,27 +90,34 @@ def _json(told: Told) -> dict[str, Any]:
 def _slack(told: Told) -> dict[str, Any]:
     blocks: list[dict[str, Any]] = [
         {"type": "header", "text": {"type": "plain_text", "text": _cut(_head(told), 150), "emoji": False}},
-        _section(_lines(told)),
-        _section(f"```{_cut(_mrkdwn(_arguments(told)).replace('```', chr(39) * 3), _SLACK_TEXT - 10)}```", raw=True),
+        {"type": "section", "text": {"type": "plain_text", "text": _cut(_lines(told), _SLACK_TEXT), "emoji": False}},
+        _code(_arguments(told)),
     ]
     if told.card.get("preview"):
-        preview = _cut(_mrkdwn(visible(str(told.card["preview"]))).replace("```", chr(39) * 3), _SLACK_TEXT - 10)
-        blocks.append(_section(f"```{preview}```", raw=True))
+        blocks.append(_code(visible(str(told.card["preview"]))))
     if told.link is not None:
         button = {"type": "button", "text": {"type": "plain_text", "text": "Open and answer"}, "url": told.link}
         blocks.append({"type": "actions", "elements": [button]})
     return {"text": _cut(_mrkdwn(_head(told)), _SLACK_TEXT), "blocks": blocks}
 
 
-def _section(text: str, *, raw: bool = False) -> dict[str, Any]:
-    shown = text if raw else _mrkdwn(text)
-    return {"type": "section", "text": {"type": "mrkdwn", "text": _cut(shown, _SLACK_TEXT), "verbatim": True}}
+def _code(text: str) -> dict[str, Any]:
+    """A code block that its text cannot leave: backticks in a row become apostrophes."""
+    inside = _cut(_mrkdwn(text).replace("```", chr(39) * 3), _SLACK_TEXT - 10)
+    return {"type": "section", "text": {"type": "mrkdwn", "text": f"```{inside}```", "verbatim": True}}
 
 
 def _mail(told: Told) -> dict[str, Any]:
     preview = visible(str(told.card.get("preview") or ""))
     text = "\n\n".join(
-        part for part in (_lines(told), _arguments(told), preview, f"Answer: {told.link}" if told.link else "") if part
+        part
+        for part in (
+            _lines(told),
+            _quoted(_arguments(told)),
+            _quoted(preview),
+            f"Answer: {told.link}" if told.link else "",
+        )
+        if part
     )
     answer = f'<p><a href="{html.escape(told.link, quote=True)}">Open and answer</a></p>' if told.link else ""
     shown = "".join(f"<pre>{html.escape(part)}</pre>" for part in (_lines(told), _arguments(told), preview) if part)
@@ -116,7 +127,7 @@ def _mail(told: Told) -> dict[str, Any]:
 
 def _head(told: Told) -> str:
     again = "Still waiting" if told.notice.why == "escalated" else "Waits for you"
-    return visible(f"{again}: {told.gate.tool} in {told.fleet}")
+    return _line(f"{again}: {told.gate.tool} in {told.fleet}")
 
 
 def _lines(told: Told) -> str:
@@ -124,14 +135,19 @@ def _lines(told: Told) -> str:
     undo = card.get("reversible")
     until = datetime.fromtimestamp(gate.expires_us // 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
     needs = ", ".join(f"{need.quorum} of {need.who}" for need in gate.asks.needs)
-    return visible(
-        f"{gate.tool} ({card.get('effect', '?')}), proposed by {gate.agent} in run {gate.run[:7]}\n"
-        f"why: {gate.reason}\nneeds: {needs}\nundo: {f'by {undo}' if undo else 'not possible'}\nuntil: {until}, then no"
-    )
+    asked = f"{gate.tool} ({card.get('effect', '?')}), proposed by {gate.agent} in run {gate.run[:7]}"
+    back = f"by {undo}" if undo else "not possible"
+    facts = (asked, f"why: {gate.reason}", f"needs: {needs}", f"undo: {back}", f"until: {until}, then no")
+    return "\n".join(_line(fact) for fact in facts)
 
 
 def _arguments(told: Told) -> str:
     return visible(json.dumps(told.card.get("arguments", {}), ensure_ascii=False, indent=1))
+
+
+def _quoted(text: str) -> str:
+    """Mark each line as somebody else's, so that none passes for one of ours."""
+    return "\n".join(f"| {line}" for line in text.split("\n")) if text else ""
 
 
 def _mrkdwn(text: str) -> str:

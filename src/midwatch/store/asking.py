@@ -111,6 +111,15 @@ class Notices(Protocol):
     def due(self, at_us: int, *, limit: int = 100) -> Sequence[Notice]:
         """Unsent notices whose time has come, oldest first, of gates that are still open in the same asking."""
 
+    def owed(self, at_us: int) -> bool:
+        """Say whether some notice is unsent, now due or later, of a gate that is still open in the same asking."""
+
+    def claim(self, notice: str, *, at_us: int, until_us: int) -> bool:
+        """Put a due notice off, for whoever is about to send it; False when somebody else was first, or it is not due.
+
+        Whoever dies meanwhile leaves it due again at `until_us`.
+        """
+
     def sent(self, notice: str, *, at_us: int) -> None:
         """Note that the channel took it."""
 

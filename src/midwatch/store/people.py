@@ -90,6 +90,19 @@ class SqlNotices:
         )
         return [Notice(*row) for row in self._sql.execute(sql, (at_us, at_us, limit)).fetchall()]
 
+    def owed(self, at_us: int) -> bool:
+        """Say whether anything waits to be sent, ever."""
+        sql = (
+            "SELECT 1 FROM notice n JOIN gate g ON g.id = n.gate AND g.nonce = n.nonce "
+            "WHERE n.sent_us IS NULL AND g.status = 'open' AND g.expires_us >= ? LIMIT 1"
+        )
+        return self._sql.execute(sql, (at_us,)).fetchone() is not None
+
+    def claim(self, notice: str, *, at_us: int, until_us: int) -> bool:
+        """Put it off for one sender."""
+        sql = "UPDATE notice SET next_us = ? WHERE id = ? AND sent_us IS NULL AND next_us <= ?"
+        return self._sql.execute(sql, (until_us, notice, at_us)).rowcount == 1
+
     def sent(self, notice: str, *, at_us: int) -> None:
         """Note that it was taken."""
         sql = "UPDATE notice SET sent_us = ?, attempts = attempts + 1, error = NULL WHERE id = ?"

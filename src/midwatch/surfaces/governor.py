@@ -21,7 +21,8 @@ __all__ = ["main"]
 
 PERIOD_S = 1.0
 IDLE_PASSES = 5
-LAST_WORD_S = 2.0
+LAST_WORD_S = 12.0
+"""A message that is being sent is waited for, so that it is noted as sent."""
 
 
 def main() -> int:
@@ -55,7 +56,8 @@ def _watch(home: Path) -> int:
             try:
                 while idle < IDLE_PASSES:
                     live = watch_once(store, pid=os.getpid(), now=clock())
-                    idle = 0 if live or messenger.busy else idle + 1
+                    owed = messenger.busy and messenger.is_alive()
+                    idle = 0 if live or owed else idle + 1
                     rest.wait(PERIOD_S)
             finally:
                 over.set()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from typing import Final
 
 from midwatch.errors import MidwatchError
 from midwatch.store.port import Store
@@ -17,12 +18,14 @@ from midwatch.wiring import clock
 
 __all__ = ["Messenger"]
 
+_REST_S: Final = 10.0
+
 
 class Messenger(threading.Thread):
     """Runs a pass each second until told to stop.
 
     Attributes:
-        busy: a question still has to be told, or will escalate; true until the first pass has looked.
+        busy: a question still has to be told, or will escalate; true until the first pass has looked, false after one that failed.
     """
 
     def __init__(self, store: Store, over: threading.Event, *, period_s: float = 1.0) -> None:
@@ -31,16 +34,21 @@ class Messenger(threading.Thread):
         self.busy = True
 
     def run(self) -> None:
-        """Tell what is due, until `over` is set or the store cannot be used."""
-        from midwatch.engine.delivery import deliver, pending  # noqa: PLC0415 - beside the first heartbeats, not before
+        """Tell what is due until `over` is set; a pass that fails says so and is tried again after a rest."""
+        from midwatch.engine.delivery import deliver  # noqa: PLC0415 - beside the first heartbeats, not before
         from midwatch.surfaces.posting import post  # noqa: PLC0415 - as above
 
+        said = ""
         while not self._over.is_set():
+            rest = self._period
             try:
-                deliver(self._store, environ=os.environ, at_us=clock(), post=post)
-                self.busy = pending(self._store)
-            except MidwatchError as error:
-                self.busy = False
-                sys.stderr.write(f"channels: {error}\n")
-                return
-            self._over.wait(self._period)
+                passed = deliver(self._store, environ=os.environ, clock=clock, post=post, over=self._over.is_set)
+                self.busy = passed.owed
+                said = ""
+            except Exception as error:  # noqa: BLE001 - whatever it is, the process beside goes on, and the next pass is tried
+                self.busy, rest = False, _REST_S
+                told = f"channels: {error if isinstance(error, MidwatchError) else type(error).__name__}\n"
+                if told != said and not self._over.is_set():
+                    sys.stderr.write(told)
+                said = told
+            self._over.wait(rest)

@@ -15,7 +15,6 @@ Tokens of people come in the `Authorization` header only: nothing is kept in a b
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -23,8 +22,10 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import parse_qs
 
+import orjson
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
@@ -32,10 +33,10 @@ from starlette.routing import Route
 from midwatch.engine import answering
 from midwatch.engine.identity import identify
 from midwatch.engine.kernel import Kernel
-from midwatch.errors import Denied, GateNotUsable, MidwatchError, NotFound, StoreError, UsageProblem
+from midwatch.errors import Ambiguous, Denied, GateNotUsable, MidwatchError, NotFound, StoreError, UsageProblem
 from midwatch.gates.links import BadLink, open_token
 from midwatch.gates.review import Speaker
-from midwatch.records.gate import GateRow, Link
+from midwatch.records.gate import GATE_STATUSES, GateRow, Link
 from midwatch.store.port import Store
 from midwatch.surfaces.api.pages import card_page, done_page
 from midwatch.surfaces.gate_facts import entry
@@ -46,6 +47,7 @@ _STATUS: Final[tuple[tuple[type[MidwatchError], int], ...]] = (
     (Denied, 403),
     (NotFound, 404),
     (GateNotUsable, 409),
+    (Ambiguous, 409),
     (UsageProblem, 400),
     (StoreError, 503),
 )
@@ -81,12 +83,26 @@ def make_app(site: Site) -> Starlette:
             Route("/api/gates/{gate}/approve", _json(api.approve), methods=["POST"]),
             Route("/api/gates/{gate}/deny", _json(api.deny), methods=["POST"]),
             Route("/api/gates/{gate}/edit", _json(api.edit), methods=["POST"]),
-        ]
+        ],
+        exception_handlers={HTTPException: _refused, Exception: _refused},
     )
 
 
 async def _health(_: Request) -> Response:
     return JSONResponse({"ok": True})
+
+
+class _UnknownError(Exception):
+    """Nobody, or nobody that this home knows, speaks."""
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    """Answer what no route answers in the shape of everything else."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    message = {404: "there is nothing at this address", 405: "this address is asked in another way"}
+    return _error(
+        status, "Refused" if status < 500 else "Failed", message.get(status, "this failed here; its log says how")
+    )
 
 
 class _Pages:
@@ -165,6 +181,8 @@ class _Api:
         self._speaker(request)
         run, status = request.query_params.get("run"), request.query_params.get("status", "open")
         store = self._site.store
+        if status != "all" and status not in GATE_STATUSES:
+            raise UsageProblem(f"`status` is one of {', '.join(GATE_STATUSES)}, all")
         statuses = () if status == "all" else (status,)
         full = None if run is None else store.read(lambda tx: tx.runs.find(run)).id
         rows = store.read(lambda tx: tx.gates.list(run=full, statuses=statuses, limit=_LIMIT))
@@ -215,11 +233,16 @@ class _Api:
 
     def _speaker(self, request: Request) -> Speaker:
         """Say who speaks; a home that knows nobody is served to nobody."""
+        store = self._site.store
+        if not store.read(lambda tx: tx.principals.list()):
+            raise _UnknownError("this home knows nobody by token; `midwatch principals add` makes somebody")
         token = _token(request)
-        found = identify(self._site.store, token=token or "", user="nobody", channel="api")
-        if found.principal is None:
-            raise Denied("this home knows nobody by token; make somebody with `midwatch principals add`")
-        return found
+        if token is None:
+            raise _UnknownError("send a person's token as `Authorization: Bearer TOKEN`")
+        try:
+            return identify(store, token=token, user="", channel="api")
+        except Denied as denied:
+            raise _UnknownError(str(denied)) from denied
 
 
 def _token(request: Request) -> str | None:
@@ -240,7 +263,7 @@ def _json(work: Callable[[Request, Any], dict[str, Any]]) -> Callable[[Request],
     async def serve(request: Request) -> Response:
         try:
             raw = await request.body() if request.method == "POST" else b""
-            body = json.loads(raw) if raw else {}
+            body = orjson.loads(raw) if raw else {}
             if not isinstance(body, dict):
                 raise UsageProblem("the body must be one JSON object")
             return JSONResponse({"ok": True, **await run_in_threadpool(work, request, body)})
@@ -248,9 +271,10 @@ def _json(work: Callable[[Request, Any], dict[str, Any]]) -> Callable[[Request],
             return _error(413, "Refused", "the body is too large")
         except ValueError:
             return _error(400, "UsageProblem", "the body is not JSON")
+        except _UnknownError as error:
+            return _error(401, "Denied", str(error))
         except MidwatchError as error:
-            challenge = isinstance(error, Denied) and "token" in str(error)
-            return _error(401 if challenge else _code(error), type(error).__name__, str(error), error)
+            return _error(_code(error), type(error).__name__, str(error), error)
 
     return serve
 

@@ -3,6 +3,8 @@
 In:   an ASGI application. Out: the same, behind the checks, with headers that keep pages harmless.
 May import: starlette. Must not know: what is served.
 Why the host is checked: a page of somebody else's may let its name lead to this machine (DNS rebinding); it then sends its own name.
+Why the referrer policy is `same-origin`, not `no-referrer`: under the latter a browser sends `Origin: null` with the page's own form,
+which no check can tell from a foreign one. A page here leads nowhere else, so that the address of a link goes to nobody.
 Source: Fetch Metadata (Sec-Fetch-Site), Content Security Policy Level 3.
 """
 
@@ -22,7 +24,7 @@ _HEADERS: Final = {
     "content-security-policy": "default-src 'none'; style-src 'sha256-{style}'; form-action 'self'; base-uri 'none'; "
     "frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
+    "referrer-policy": "same-origin",
     "cache-control": "no-store",
     "x-frame-options": "DENY",
     "cross-origin-opener-policy": "same-origin",
@@ -74,9 +76,9 @@ class Guard:
     def _refused(self, scope: Scope) -> tuple[int, str] | None:
         headers = Headers(scope=scope)
         if headers.get("host", "").casefold() not in self._hosts:
-            return 421, "this server does not answer to that name"
+            return 421, "this server does not answer to that name; `--public URL` gives it one more"
         length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > MAX_BODY:
+        if not (length.isascii() and length.isdigit()) or int(length) > MAX_BODY:
             return 413, f"a body may have {MAX_BODY:,} bytes at most"
         if scope["method"] in ("GET", "HEAD"):
             return None

@@ -64,8 +64,10 @@ def done_page(title: str, text: str) -> str:
 
 
 def _yes_or_no() -> str:
+    """The first button is disabled, so that Enter in the text field, which presses the first one, is no yes."""
     return (
-        '<form method="post"><label>why (optional) <input type="text" name="reason" maxlength="1000"></label>'
+        '<form method="post"><button disabled hidden></button>'
+        '<label>why (optional) <input type="text" name="reason" maxlength="1000"></label>'
         '<button class="yes" name="word" value="approve">Yes, do this</button>'
         '<button class="no" name="word" value="deny">No</button></form>'
     )

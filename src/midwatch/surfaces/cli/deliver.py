@@ -27,7 +27,7 @@ def deliver(ctx: click.Context) -> None:
 
     settings: Settings = ctx.obj
     with store_of(settings) as store:
-        passed = delivery.deliver(store, environ=os.environ, at_us=wiring.clock(), post=post)
+        passed = delivery.deliver(store, environ=os.environ, clock=wiring.clock, post=post)
     if settings.json:
         emit({"ok": passed.failed == 0, **dataclasses.asdict(passed)})
     else:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import threading
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import click
@@ -20,8 +21,15 @@ from midwatch.surfaces.cli.common import Settings, command_options, emit, say
 
 if TYPE_CHECKING:
     from midwatch.engine.kernel import Kernel
+    from midwatch.store.port import Store
 
 __all__ = ["hosts_of", "serve"]
+
+_LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+_EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 - named to warn of it
+_HTTP: Final = 80
+_GRACE_S: Final = 3
+_LAST_WORD_S: Final = 12.0
 
 
 @click.command("serve", short_help="Serve the page behind signed links, and the API.")
@@ -32,43 +40,77 @@ __all__ = ["hosts_of", "serve"]
 @click.pass_obj
 def serve(settings: Settings, host: str, port: int, public: str | None) -> None:
     """Serve what waits: pages behind signed links, JSON for people with a token; messages to channels go out meanwhile."""
-    try:
-        import uvicorn
-    except ImportError as error:
-        raise MissingExtra("server", "`midwatch inbox serve`") from error
     from midwatch import wiring
     from midwatch.engine.delivery import link_key
-    from midwatch.surfaces.api.app import Site, make_app
-    from midwatch.surfaces.api.guard import Guard
-    from midwatch.surfaces.api.pages import STYLE_HASH
-    from midwatch.surfaces.messenger import Messenger
+
+    try:
+        import uvicorn  # noqa: F401 - told at once, before anything is opened
+
+        from midwatch.surfaces.api.app import Site, make_app
+        from midwatch.surfaces.api.guard import Guard
+        from midwatch.surfaces.api.pages import STYLE_HASH
+    except ImportError as error:
+        raise MissingExtra("server", "`midwatch inbox serve`") from error
 
     with wiring.open_store(settings.place, create=True) as store, _socket(host, port) as listener:
         port = listener.getsockname()[1]
         site = Site(store, link_key(store), wiring.clock, lambda run, token: _kernel(settings, run, token))
         app = Guard(make_app(site), hosts=hosts_of(host, port, public), style=STYLE_HASH)
-        over = threading.Event()
-        messenger = Messenger(store, over)
-        messenger.start()
-        _say_where(settings, host, port)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False, lifespan="off"))
-        try:
-            server.run(sockets=[listener])
-        finally:
-            over.set()
-            messenger.join(timeout=2)
+        with _messenger(store):
+            _until_told(app, listener, lambda: _say_where(settings, host, port, public))
 
 
 def hosts_of(host: str, port: int, public: str | None) -> set[str]:
     """Name the hosts that requests may ask for: where it listens, loopback names, and the public address."""
-    names = {host, "127.0.0.1", "localhost"} if host in ("127.0.0.1", "localhost", "::1") else {host}
-    found = {f"{name}:{port}" for name in names}
+    names = {"127.0.0.1", "localhost", "[::1]"} if host in _LOOPBACK or host in _EVERYWHERE else {_bracketed(host)}
+    found = {name if port == _HTTP else f"{name}:{port}" for name in names} | {f"{name}:{port}" for name in names}
     if public is not None:
         parts = urlsplit(public)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UsageProblem(f"`--public {public}` must be an address such as `https://watch.example.com`")
-        found.add(parts.netloc)
+        name, usual = _bracketed(parts.hostname), 443 if parts.scheme == "https" else _HTTP
+        found |= {f"{name}:{parts.port or usual}"} | ({name} if parts.port in (None, usual) else set())
     return found
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+@contextlib.contextmanager
+def _messenger(store: Store) -> Iterator[None]:
+    """Tell channels meanwhile; a message that is being sent at the end is waited for, so that it is noted as sent."""
+    from midwatch.surfaces.messenger import Messenger
+
+    over = threading.Event()
+    messenger = Messenger(store, over)
+    messenger.start()
+    try:
+        yield
+    finally:
+        over.set()
+        messenger.join(timeout=_LAST_WORD_S)
+
+
+def _until_told(app: Any, listener: Any, ready: Callable[[], None]) -> None:
+    """Serve until SIGINT or SIGTERM, which both end it in order: requests that run get `_GRACE_S`."""
+    import uvicorn
+
+    config = uvicorn.Config(
+        app, log_level="warning", server_header=False, lifespan="off", timeout_graceful_shutdown=_GRACE_S
+    )
+    server = uvicorn.Server(config)
+
+    def stop(*_: Any) -> None:
+        server.should_exit = True  # also what the server itself raises again once it has ended
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        ready()
+        server.run(sockets=[listener])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -83,13 +125,16 @@ def _socket(host: str, port: int) -> Iterator[Any]:
         yield listener
 
 
-def _say_where(settings: Settings, host: str, port: int) -> None:
-    shown = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+def _say_where(settings: Settings, host: str, port: int, public: str | None) -> None:
+    shown = f"http://{_bracketed(host)}:{port}"
     if settings.json:
         emit({"ok": True, "url": shown})
     say(f"serving what waits at {shown}; stop with Ctrl-C")
-    if host not in ("127.0.0.1", "localhost", "::1"):
-        say("others can reach this; put TLS in front of it, since tokens and links travel in the clear otherwise")
+    if host in _LOOPBACK:
+        return
+    say("others can reach this; put TLS in front of it, since tokens and links travel in the clear otherwise")
+    if host in _EVERYWHERE and public is None:
+        say("it answers to the names of this machine's own loopback only; `--public URL` names what others call it")
 
 
 @contextlib.contextmanager
