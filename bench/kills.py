@@ -26,7 +26,7 @@ def main(kills: int = 500, seed: int = 2026) -> None:
     print(f"effects in doubt, looked up by a person {report.in_doubt}")
     print(f"approvals lost {report.lost}, wrong bindings {report.wrong}, repeated calls {report.repeated}")
     print(f"other promises broken {len(report.broken)}")
-    for line in report.broken[:20]:
+    for line in (report.told + report.broken)[:20]:
         print(f"  {line}")
     print("places " + ", ".join(f"{name} {count}" for name, count in report.places.most_common()))
     assert report.clean, "a promise was broken"

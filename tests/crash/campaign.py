@@ -48,7 +48,7 @@ class Report:
         kills: workers that died by SIGKILL. refused: second, contrary answers that were refused, as all must be.
         taken: those that were not. lost: yeses whose action did not happen. wrong: actions that nobody approved.
         repeated: items that happened more often than a person allowed. broken: everything else that an audit found.
-        places: kills by place.
+        told: one line for each of these, with the case's journal. places: kills by place.
     """
 
     cases: int = 0
@@ -61,6 +61,7 @@ class Report:
     repeated: int = 0
     in_doubt: int = 0
     broken: list[str] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
     places: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -135,6 +136,7 @@ def _look(case: Case, row: EffectRow, report: Report) -> Word:
 
 def _judge(case: Case, decided: dict[str, bool], report: Report) -> None:
     """Compare what happened outside with what people said."""
+    before = (report.lost, report.wrong, report.repeated)
     report.broken += [f"{case.name}: {line}" for line in case.audit()]
     happened = Counter(call["body"] for call in case.calls("keyed", "plain") if call["first"])
     allowed = Counter({row.id: 1 + case.retried[row.id] for row in case.effects()})
@@ -144,6 +146,29 @@ def _judge(case: Case, decided: dict[str, bool], report: Report) -> None:
         report.wrong += (not yes) and happened[item] > 0
     report.repeated += sum(times > by_item.get(item, 1) for item, times in happened.items())
     report.lost += sum(not happened[item] for item in ("a", "b", "c"))
+    if (report.lost, report.wrong, report.repeated) != before:
+        report.told.append(f"{case.name}: decided {decided}, happened {dict(happened)}; {_course(case)}")
+
+
+def _course(case: Case) -> str:
+    """Tell what the journal and the ledger say, for whoever looks into it."""
+    rows = [f"{row.tool} {row.status} attempt {row.attempt} {row.id}" for row in case.effects()]
+    kinds = (
+        "decided",
+        "gate.opened",
+        "gate.answered",
+        "gate.used",
+        "effect.resolved",
+        "handoff",
+        "handoff.refused",
+        "finished",
+    )
+    events = [
+        f"{event.seq} {event.kind} {event.data.get('gate') or event.data.get('effect') or event.data.get('call', '')} "
+        f"{event.data.get('code') or event.data.get('status') or event.data.get('approved', '')}"
+        for event in case.events(*kinds)
+    ]
+    return "; ".join([*rows, *events])
 
 
 def _items(case: Case) -> dict[str, str]:
