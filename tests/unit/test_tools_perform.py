@@ -22,6 +22,12 @@ def waits() -> int:
     return 1
 
 
+@tool(effect="write", runs="sandbox")
+def acts() -> int:
+    """Act in a worker."""
+    return 1
+
+
 @tool(effect="read", runs="broker")
 def interrupts() -> int:
     """Raise what ends a process."""
@@ -81,3 +87,24 @@ def test_a_time_out_of_the_tools_own_is_a_time_out() -> None:
     assert done.error is not None
     assert ("timeout", False) == (done.error.code, "db-7" in done.error.message)
     assert "db-7" in (done.detail or "")
+
+
+@pytest.mark.req("BAD-1")
+def test_what_never_began_is_not_in_doubt(tmp_path: Path) -> None:
+    """No thread was free, or no worker could be started: then nothing can have been done, and the answer is certain."""
+
+    async def body() -> None:
+        GO.clear()
+        limiter = anyio.CapacityLimiter(1)
+        overran = await call(waits, limiter)
+        queued = await call(waits, limiter)
+        GO.set()
+        checked = check(acts, "{}")
+        assert isinstance(checked, Checked)
+        nowhere = ProcessSandbox(python=str(tmp_path / "none"))
+        unstarted = await perform(acts, checked, context=context(limiter), sandbox=nowhere)
+        assert ("timeout", True) == (overran.error and overran.error.code, overran.unclear)
+        assert ("timeout", False) == (queued.error and queued.error.code, queued.unclear)
+        assert ("crashed", False) == (unstarted.error and unstarted.error.code, unstarted.unclear)
+
+    anyio.run(body)

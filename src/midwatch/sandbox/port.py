@@ -30,6 +30,7 @@ class SandboxResult:
         output: what the tool printed, its end; for the trace only.
         detail: why there is no answer; for the trace only.
         exit_code: of the worker; negative for a signal; None when it was killed before it ended.
+        began: foreign code may have run; False only where that is certain, so that nothing can have been done.
     """
 
     status: Literal["answered", "timeout", "crashed", "garbage", "too_big"]
@@ -37,6 +38,7 @@ class SandboxResult:
     output: str = ""
     detail: str = ""
     exit_code: int | None = None
+    began: bool = True
 
 
 @dataclass(frozen=True, slots=True)

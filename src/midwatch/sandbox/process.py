@@ -111,15 +111,17 @@ class ProcessSandbox:
         try:
             seen = await self._exchange(request, limits, workdir, timeout_us, max_bytes, (stdout, stderr))
         except OSError as failure:
-            return SandboxResult("crashed", detail=f"the worker cannot be started: {failure}")
+            return SandboxResult("crashed", detail=f"the worker cannot be started: {failure}", began=False)
+        began = bool(seen.data)  # its first byte says that foreign code may begin
         output = "\n".join(text for text in (stdout.text(), stderr.text()) if text)
         if seen.timed_out:
-            return SandboxResult("timeout", output=output, detail="killed at its deadline")
+            return SandboxResult("timeout", output=output, detail="killed at its deadline", began=began)
         if seen.over:
             return SandboxResult("too_big", output=output, detail=f"answered more than {max_bytes:,} bytes")
         answer = bytes(seen.data[1:])
         if not answer:
-            return SandboxResult("crashed", None, output, f"the worker ended with {seen.exit_code}", seen.exit_code)
+            why = f"the worker ended with {seen.exit_code}"
+            return SandboxResult("crashed", None, output, why, seen.exit_code, began)
         try:
             value = json.loads(answer, parse_constant=_refuse)
         except (ValueError, RecursionError) as wrong:

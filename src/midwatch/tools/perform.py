@@ -96,14 +96,13 @@ async def perform(tool: Tool[..., Any], checked: Checked, *, context: PerformCon
         SystemExit) pass through.
     """
     started = context.clock()
-    thread = _Thread(context.idempotency_key)
+    course = _Course(context.idempotency_key)
     if tool.contract.runs == "sandbox":
-        outcome = await _in_sandbox(tool, checked, context, sandbox)
+        outcome = await _in_sandbox(tool, checked, context, sandbox, course)
     else:
-        outcome = await _in_broker(tool, checked, context, thread)
+        outcome = await _in_broker(tool, checked, context, course)
     spent = max(0, context.clock() - started)
-    began = tool.is_async or tool.contract.runs == "sandbox" or thread.began
-    return Performed(outcome.value, outcome.error, outcome.detail, spent, thread.overran, began)
+    return Performed(outcome.value, outcome.error, outcome.detail, spent, course.overran, course.began)
 
 
 def may_still_act(idempotency_key: str) -> bool:
@@ -112,15 +111,17 @@ def may_still_act(idempotency_key: str) -> bool:
 
 
 @dataclass(slots=True)
-class _Thread:
-    """What became of the thread of one call: whether it began, and whether it outlived its time."""
+class _Course:
+    """What became of the tool's code in one call: whether it began, and whether its thread outlived its time."""
 
     key: str
     began: bool = False
     overran: bool = False
 
 
-async def _in_sandbox(tool: Tool[..., Any], checked: Checked, context: PerformContext, sandbox: Sandbox) -> Outcome:
+async def _in_sandbox(
+    tool: Tool[..., Any], checked: Checked, context: PerformContext, sandbox: Sandbox, course: _Course
+) -> Outcome:
     contract = tool.contract
     if tool.ref is None:
         return Outcome.failed(
@@ -135,6 +136,7 @@ async def _in_sandbox(tool: Tool[..., Any], checked: Checked, context: PerformCo
         timeout_us=contract.timeout_us,
         max_bytes=contract.body_limit + _ENVELOPE_ROOM,
     )
+    course.began = result.began
     output = f"\n[output of the tool]\n{result.output}" if result.output else ""
     if result.status == "answered":
         try:
@@ -146,7 +148,7 @@ async def _in_sandbox(tool: Tool[..., Any], checked: Checked, context: PerformCo
     return Outcome.failed(code, f"{result.detail}{output}")  # type: ignore[arg-type]  # three of the closed codes
 
 
-async def _in_broker(tool: Tool[..., Any], checked: Checked, context: PerformContext, thread: _Thread) -> Outcome:
+async def _in_broker(tool: Tool[..., Any], checked: Checked, context: PerformContext, course: _Course) -> Outcome:
     try:
         values = tool.binding.bind(checked.canonical, context.for_tool())
     except BadArguments as refused:
@@ -155,16 +157,17 @@ async def _in_broker(tool: Tool[..., Any], checked: Checked, context: PerformCon
     with anyio.move_on_after(tool.contract.timeout_us / 1_000_000):
         try:
             if tool.is_async:
+                course.began = True
                 value = await tool.fn(**values)
             else:
-                value = await _in_thread(functools.partial(tool.fn, **values), context.limiter, thread)
+                value = await _in_thread(functools.partial(tool.fn, **values), context.limiter, course)
             outcome = Outcome(value=tool.binding.plain(value))
         except Exception as raised:  # noqa: BLE001  the boundary to foreign code: whatever it raises becomes a value
             outcome = from_exception(raised)
     return outcome
 
 
-async def _in_thread(call: Callable[[], Any], limiter: anyio.CapacityLimiter, thread: _Thread) -> Any:
+async def _in_thread(call: Callable[[], Any], limiter: anyio.CapacityLimiter, course: _Course) -> Any:
     """Run `call` in a thread of its own; its place in the limiter is given back when it really ends.
 
     The thread is a daemon: a tool that never returns must not keep the process from ending. anyio's own worker threads
@@ -189,13 +192,13 @@ async def _in_thread(call: Callable[[], Any], limiter: anyio.CapacityLimiter, th
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(finish, value, raised)
 
-    name = f"{_THREAD}:{thread.key}"
-    thread.began = True
+    name = f"{_THREAD}:{course.key}"
+    course.began = True
     threading.Thread(target=contextvars.copy_context().run, args=(work,), name=name, daemon=True).start()
     try:
         value, raised = await ended
     except asyncio.CancelledError:
-        thread.overran = True
+        course.overran = True
         raise
     if raised is not None:
         raise raised
