@@ -83,7 +83,7 @@ def test_from_question_to_undo(desk: Desk) -> None:
     assert ("boss", {"service": "shop", "version": "v3"}) == (edited["edited_by"], edited["arguments"])
     assert "approved" == desk.json("inbox", "approve", found["shop"], "--reason", "ok", who="ops")["status"]
     assert "denied" == desk.json("inbox", "deny", found["cart"], who="ops")["status"]
-    done = desk.json("resume", "--answered", who="ops")
+    (done,) = desk.json("resume", "--answered", who="ops")["runs"]
     assert ("done", run, ["place shop v3"]) == (done["status"], done["run"], office.calls())
     stats = desk.json("inbox", "stats")
     assert [("ops", 2, 1)] == [(item["name"], item["answers"], item["yes"]) for item in stats["people"]]

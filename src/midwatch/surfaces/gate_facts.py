@@ -61,7 +61,14 @@ def entry(store: Store, row: GateRow, *, full: bool = False) -> dict[str, Any]:
         if not full:
             return found
         said = [
-            {"by": word.by, "word": word.word, "reason": word.reason, "at_us": word.at_us, "channel": word.channel}
+            {
+                "by": word.by,
+                "word": word.word,
+                "reason": word.reason,
+                "at_us": word.at_us,
+                "channel": word.channel,
+                "break_glass": word.break_glass,
+            }
             for word in words
         ]
         return found | {"card": card, "said": said, "asked_by": row.asked_by, "behind": _behind(tx, row.run, card)}

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from midwatch.records.gate import GateAnswer, GateRow
-from midwatch.store.port import Store
+from midwatch.store.port import Store, Tx
 
 __all__ = ["Fatigue", "PersonFacts", "fatigue"]
 
@@ -45,15 +46,21 @@ class PersonFacts:
 
 @dataclass(frozen=True, slots=True)
 class Fatigue:
-    """Everybody's facts, and how many answers each run took, most first (run id, answers)."""
+    """Everybody's facts, how many answers each run took, most first (run id, answers), and how many questions wait now."""
 
     people: tuple[PersonFacts, ...]
     runs: tuple[tuple[str, int], ...]
+    waiting: int
 
 
 def fatigue(store: Store, *, since_us: int) -> Fatigue:
     """Measure every answer from `since_us` on."""
-    history = store.read(lambda tx: tx.gates.history(since_us=since_us, limit=_MOST))
+
+    def work(tx: Tx) -> tuple[Sequence[tuple[GateRow, GateAnswer]], int]:
+        waiting = len(tx.gates.list(statuses=("open",), limit=_MOST))
+        return tx.gates.history(since_us=since_us, limit=_MOST), waiting
+
+    history, waiting = store.read(work)
     people: dict[str, list[tuple[GateRow, GateAnswer]]] = defaultdict(list)
     runs: dict[str, int] = defaultdict(int)
     for gate, word in history:
@@ -61,7 +68,8 @@ def fatigue(store: Store, *, since_us: int) -> Fatigue:
         if gate.kind != "canary":
             runs[gate.run] += 1
     ordered = sorted(runs.items(), key=lambda item: (-item[1], item[0]))
-    return Fatigue(tuple(_person(name, words) for name, words in sorted(people.items())), tuple(ordered))
+    facts = tuple(_person(name, words) for name, words in sorted(people.items()))
+    return Fatigue(facts, tuple(ordered), waiting)
 
 
 def _person(name: str, words: list[tuple[GateRow, GateAnswer]]) -> PersonFacts:

@@ -1,7 +1,8 @@
 """Answered: `midwatch resume --answered [--follow]`: goes on with every run of the home whose questions were answered.
 
-In:   a home. Out: one line a run on stderr, or JSON lines.
+In:   a home. Out: one line a run on stderr; with `--json` one object, and with `--follow` one a run, each on its line.
 May import: errors; the engine's following and the wiring when it runs. Must not know: who answered.
+Why the token is read again before each run: whoever was disabled meanwhile goes on with nothing.
 Why one process for all: a run that waits is a row. Whoever follows holds a kernel a fleet, not a process a run.
 """
 
@@ -12,11 +13,12 @@ import contextlib
 import dataclasses
 import signal
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from midwatch.errors import MidwatchError
+from midwatch.errors import Divergence, MidwatchError
 from midwatch.surfaces.cli.cards import kernel_of
 from midwatch.surfaces.cli.common import Settings, began_in, emit, say, store_of
+from midwatch.surfaces.cli.speaking import speaker
 
 if TYPE_CHECKING:
     from midwatch.engine.kernel import Kernel
@@ -39,7 +41,7 @@ def go_on(settings: Settings, token_file: str | None, *, workdir: str | None, fo
 
 
 class _Work:
-    """Kernels by fleet file and folder, opened when the first of its runs goes on."""
+    """Kernels by fleet file, its version and folder, opened when the first of its runs goes on."""
 
     def __init__(
         self, settings: Settings, token_file: str | None, workdir: str | None, stack: contextlib.ExitStack
@@ -47,6 +49,7 @@ class _Work:
         self._settings, self._token, self._workdir, self._stack = settings, token_file, workdir, stack
         self._kernels: dict[tuple[str | None, ...], Kernel] = {}
         self.failed = False
+        self.outcomes: list[dict[str, Any]] = []
 
     async def run(self, stopped: _Flag, *, follow: bool) -> None:
         """Go on with all, once or until stopped."""
@@ -60,6 +63,7 @@ class _Work:
                         self.told(row, await self.resume(row))
                     except MidwatchError as error:
                         self.told(row, error)
+                self._sum_up()
                 return
             say("going on with runs as they are answered; stop with Ctrl-C")
             await following.follow(
@@ -68,16 +72,22 @@ class _Work:
                 clock=wiring.clock,
                 pause=_pause,
                 stopped=stopped.is_set,
-                told=self.told,
+                told=self._told_at_once,
             )
 
     async def resume(self, row: RunRow) -> RunResult:
         """Resume one run under its own fleet."""
-        key = (row.fleet_path, row.preset, self._workdir or began_in(self._settings, row.id))
+        with store_of(self._settings) as store:
+            speaker(store, self._token)
+        key = (row.fleet_path, row.preset, row.fleet_digest, self._workdir or began_in(self._settings, row.id))
         if key not in self._kernels:
             opened = kernel_of(self._settings, row.id, self._token, workdir=self._workdir)
             self._kernels[key] = self._stack.enter_context(opened)
-        return await self._kernels[key].aresume(row.id)
+        try:
+            return await self._kernels[key].aresume(row.id)
+        except Divergence:
+            self._kernels.pop(key, None)  # the file is another one now; when it is put back, it is read again
+            raise
 
     def told(self, row: RunRow, outcome: RunResult | MidwatchError) -> None:
         """Tell one outcome."""
@@ -86,12 +96,25 @@ class _Work:
             said = {"ok": False, "run": row.id, "error": {"type": type(outcome).__name__, "message": str(outcome)}}
         else:
             said = {"ok": outcome.ok, **dataclasses.asdict(outcome)}
+        self.outcomes.append(said)
         if self._settings.json:
-            emit(said)
-        elif isinstance(outcome, MidwatchError):
+            return
+        if isinstance(outcome, MidwatchError):
             say(f"run {row.id[:7]} could not go on: {outcome}")
         else:
             say(f"run {row.id[:7]}  {outcome.status}{': ' + outcome.error_message if outcome.error_message else ''}")
+
+    def _told_at_once(self, row: RunRow, outcome: RunResult | MidwatchError) -> None:
+        self.told(row, outcome)
+        if self._settings.json:
+            emit(self.outcomes[-1])
+        self.outcomes.clear()
+
+    def _sum_up(self) -> None:
+        if self._settings.json:
+            emit({"ok": not self.failed, "runs": self.outcomes})
+        elif not self.outcomes:
+            say("nothing that waits was answered")
 
 
 class _Flag:
@@ -111,14 +134,23 @@ class _Flag:
 
 @contextlib.contextmanager
 def _until_told() -> Iterator[_Flag]:
-    """Turn SIGINT and SIGTERM into a flag, so that runs under way reach their next stop."""
+    """Turn the first SIGINT or SIGTERM into a flag, so that runs under way reach their next stop; the second one cuts them."""
     flag = _Flag()
-    old = {name: signal.signal(name, lambda *_: flag.set()) for name in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    old = {number: signal.getsignal(number) for number in numbers}
+
+    def stop(*_: object) -> None:
+        flag.set()
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+    for number in numbers:
+        signal.signal(number, stop)
     try:
         yield flag
     finally:
-        for name, handler in old.items():
-            signal.signal(name, handler)
+        for number, handler in old.items():
+            signal.signal(number, handler)
 
 
 async def _pause(microseconds: int) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from midwatch.errors import NotFound, UsageProblem
-from midwatch.surfaces.cli.common import Settings, began_in, folder, moment, money, plain, seconds
+from midwatch.surfaces.cli.common import Settings, began_in, block, folder, moment, money, seconds
 from midwatch.surfaces.cli.speaking import read_token
 
 if TYPE_CHECKING:
@@ -29,11 +29,12 @@ __all__ = ["fleet_of", "kernel_of", "show_card"]
 def show_card(found: Mapping[str, Any], *, at_us: int, err: bool = False) -> None:
     """Print one card in full: a person must see what they say yes to."""
     card = found.get("card", {})
+    does = (card.get("does") or "").strip().splitlines()
     lines = [
         f"gate       {found['gate']}  {found['status']}",
         f"{'question' if found['question'] else 'action':<10} {found['tool']}"
         + (f" ({card.get('effect', '?')})" if not found["question"] else ""),
-        f"what       {(card.get('does') or '-').strip().splitlines()[0]}",
+        f"what       {does[0] if does else '-'}",
         *(f"argument   {name} = {json.dumps(value, ensure_ascii=False)}" for name, value in found["arguments"].items()),
     ]
     lines += _changed(card)
@@ -52,7 +53,7 @@ def show_card(found: Mapping[str, Any], *, at_us: int, err: bool = False) -> Non
         f"until      {moment(found['expires_us'])} ({seconds(max(0, found['expires_us'] - at_us))} left)",
         f"digest     {found['digest']}",
     ]
-    click.echo(plain("\n".join(lines)), err=err)
+    click.echo(block(lines), err=err)
 
 
 def _changed(card: Mapping[str, Any]) -> list[str]:
@@ -85,7 +86,8 @@ def _need(need: Mapping[str, Any]) -> str:
 
 def _word(word: Mapping[str, Any]) -> str:
     reason = f": {word['reason']}" if word["reason"] else ""
-    return f"said       {word['word']} by {word['by']} ({word['channel']}, {moment(word['at_us'])}){reason}"
+    glass = ", breaking the glass" if word["break_glass"] else ""
+    return f"said       {word['word']} by {word['by']} ({word['channel']}, {moment(word['at_us'])}{glass}){reason}"
 
 
 def _undo(reversible: Any) -> str:

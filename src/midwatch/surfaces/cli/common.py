@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Settings",
     "began_in",
+    "block",
     "command_options",
     "emit",
     "find_run",
@@ -38,6 +39,20 @@ __all__ = [
     "seconds",
     "store_of",
 ]
+
+_BLANK: Final = (
+    ("\u034f", "\u034f"),
+    ("\u115f", "\u1160"),
+    ("\u17b4", "\u17b5"),
+    ("\u180b", "\u180f"),
+    ("\u2800", "\u2800"),
+    ("\u3164", "\u3164"),
+    ("\ufe00", "\ufe0e"),
+    ("\uffa0", "\uffa0"),
+    ("\U000e0100", "\U000e01ef"),
+)
+"""Characters that count as printable and show nothing: joiners, fillers, selectors (but for the one of emoji), the empty braille cell."""
+_SET_IN: Final = " " * 9 + "| "
 
 _Callback = TypeVar("_Callback", bound=Callable[..., Any])
 
@@ -125,8 +140,21 @@ def say(text: str) -> None:
 
 
 def plain(text: str) -> str:
-    """Make control characters visible: what a model or a tool wrote must not steer the operator's terminal."""
-    return "".join(char if char in "\n\t" or char.isprintable() else f"\\x{ord(char):02x}" for char in text)
+    """Make what steers a terminal or cannot be seen visible: controls, bidi, zero-width, tags, selectors, blank letters."""
+    return "".join(char if char in "\n\t" or _seen(char) else _escape(ord(char)) for char in text)
+
+
+def block(lines: Iterable[str]) -> str:
+    """Put lines together; what is itself several lines is set in, so that no text can pose as a line of its own."""
+    return plain("\n".join(line.replace("\n", f"\n{_SET_IN}") for line in lines))
+
+
+def _seen(char: str) -> bool:
+    return char.isprintable() and not any(first <= char <= last for first, last in _BLANK)
+
+
+def _escape(code: int) -> str:
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def report_error(error: MidwatchError, *, as_json: bool) -> None:

@@ -22,6 +22,7 @@ from midwatch.surfaces.cli.speaking import speaker, token_option
 if TYPE_CHECKING:
     from midwatch.records.gate import GateRow
     from midwatch.store.port import Store
+    from midwatch.tracing.fatigue import PersonFacts
 
 __all__ = ["Said", "answer_gate", "inbox", "read_arguments"]
 
@@ -74,7 +75,8 @@ def list_gates(settings: Settings, run: str | None, everything: bool, limit: int
         full = None if run is None else find_run(store, run)
         statuses = () if everything else ("open",)
         rows = store.read(lambda tx: tx.gates.list(run=full, statuses=statuses, limit=limit))
-        found = [entry(store, row) for row in rows]
+        over = set() if everything else _cancelled(store, {row.run for row in rows})
+        found = [entry(store, row) for row in rows if row.run not in over]
     now = wiring.clock()
     if settings.json:
         emit({"ok": True, "gates": found})
@@ -89,6 +91,12 @@ def list_gates(settings: Settings, run: str | None, everything: bool, limit: int
         groups.setdefault(item["action"] if item["status"] == "open" else item["gate"], []).append(item)
     heads = ("gate", "alike", "waits", "left", "asked", "agent", "tool", "arguments")
     table(heads, [_line(items, now) for items in groups.values()])
+
+
+def _cancelled(store: Store, runs: set[str]) -> set[str]:
+    """Give those that were cancelled: nothing of theirs can be answered any more."""
+    rows = store.read(lambda tx: [tx.runs.get(run) for run in sorted(runs)])
+    return {row.id for row in rows if row is not None and row.status == "cancelled"}
 
 
 def _line(items: list[dict[str, Any]], now: int) -> tuple[str, ...]:
@@ -255,12 +263,25 @@ def read_arguments(now: dict[str, Any], pairs: tuple[str, ...], whole: str | Non
     return changed
 
 
+def _by_hand(now: dict[str, Any], pairs: tuple[str, ...], whole: str | None) -> dict[str, Any]:
+    import sys
+
+    from midwatch.surfaces.cli.prompt import edited_by_hand
+
+    if pairs or whole is not None:
+        raise UsageProblem("`--editor` opens all arguments; `--set` and `--arguments` are other ways to say them")
+    if not sys.stdin.isatty():
+        raise UsageProblem("`--editor` needs a terminal; `--set NAME=JSON` or `--arguments @FILE` need none")
+    return edited_by_hand(now)
+
+
 @inbox.command("edit", short_help="Put other arguments in their place; asks anew.")
 @click.argument("gate")
 @click.option("--set", "pairs", multiple=True, metavar="NAME=JSON", help="One argument; repeatable.")
 @click.option("--arguments", "whole", metavar="JSON|@FILE", help="All arguments.")
+@click.option("--editor", "by_hand", is_flag=True, help="All arguments, in $VISUAL or $EDITOR; needs a terminal.")
 @click.option("--reason", default="", help="Why; kept in the ledger.")
-@click.option("--workdir", metavar="DIR", help="What the tool's preview may see; else the current directory.")
+@click.option("--workdir", metavar="DIR", help="What the tool's preview may see; else where the run was started.")
 @token_option
 @command_options
 @click.pass_obj
@@ -269,6 +290,7 @@ def edit(
     gate: str,
     pairs: tuple[str, ...],
     whole: str | None,
+    by_hand: bool,
     reason: str,
     workdir: str | None,
     token_file: str | None,
@@ -279,7 +301,8 @@ def edit(
 
     with store_of(settings) as store:
         row = store.read(lambda tx: tx.gates.find(gate))
-        new = read_arguments(entry(store, row)["arguments"], pairs, whole)
+        now = entry(store, row)["arguments"]
+    new = _by_hand(now, pairs, whole) if by_hand else read_arguments(now, pairs, whole)
     with kernel_of(settings, row.run, token_file, workdir=workdir) as kernel:
         changed = kernel.edit(row.id, new, reason=reason)
         found = entry(kernel.store, changed, full=True)
@@ -310,8 +333,10 @@ def stats(settings: Settings, since: str) -> None:
         found = fatigue(store, since_us=max(0, wiring.clock() - back))
     if settings.json:
         people = [dataclasses.asdict(person) for person in found.people]
-        emit({"ok": True, "people": people, "runs": [{"run": run, "answers": count} for run, count in found.runs]})
+        runs = [{"run": run, "answers": count} for run, count in found.runs]
+        emit({"ok": True, "waiting": found.waiting, "people": people, "runs": runs})
         return
+    say(f"{found.waiting:,} wait now")
     if not found.people:
         say(f"nobody answered anything in the last {since}")
         return
@@ -330,12 +355,23 @@ def stats(settings: Settings, since: str) -> None:
                 person.canaries,
                 person.missed,
                 person.broken_glasses,
-                "looks like waving through" if person.tired else "",
+                "tired?" if person.tired else "",
             )
             for person in found.people
         ],
     )
     table(("run", "answers"), [(run[:7], count) for run, count in found.runs[:10]])
+    for person in found.people:
+        if person.tired:
+            say(_tired(person))
+
+
+def _tired(person: PersonFacts) -> str:
+    if person.missed:
+        made_up = f"{person.missed} of {person.canaries} made-up questions"
+        return f"{person.name} said yes to {made_up}, which nobody may say yes to: this looks like rubber-stamping"
+    fast = f"{person.yes} of {person.answers} answers, half of them within {seconds(person.median_us)}"
+    return f"{person.name} said yes in {fast}: this looks like rubber-stamping"
 
 
 @inbox.command("reviews", short_help="Broken glasses that nobody has reviewed.")
@@ -362,7 +398,7 @@ def reviews(settings: Settings) -> None:
 
 @inbox.command("review", short_help="Review a broken glass.")
 @click.argument("gate")
-@click.option("--who", required=True, help="Whose answer is reviewed.")
+@click.option("--who", "--by-whom", "who", required=True, help="Whose answer is reviewed.")
 @click.option("--text", required=True, help="What you found; kept in the ledger.")
 @token_option
 @command_options

@@ -3,6 +3,7 @@
 In:   what a run waits for, a terminal. Out: words recorded under the channel `terminal`; whether anything was answered.
 May import: errors; the engine and the wiring when it asks. Must not know: how the run goes on.
 Why refusals end in `later`: whoever started a run is often not who may answer; the question stays for who may.
+Why all open gates of the run and not those that it named: what is made up is asked like the rest, or it would show.
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
@@ -23,7 +23,7 @@ from midwatch.surfaces.cli.common import Settings, plain, say, store_of
 from midwatch.surfaces.cli.speaking import speaker
 from midwatch.surfaces.gate_facts import entry
 
-__all__ = ["ask", "possible"]
+__all__ = ["Prompt", "edited_by_hand", "picked", "possible"]
 
 
 def possible(settings: Settings, *, wanted: bool) -> bool:
@@ -31,98 +31,127 @@ def possible(settings: Settings, *, wanted: bool) -> bool:
     return wanted and not settings.json and sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def ask(settings: Settings, gates: Sequence[str], token_file: str | None, edit: Any) -> bool:
-    """Ask about each gate in turn.
+class Prompt:
+    """Asks whoever sits at the terminal about one run, each question once: what was put off is not asked again."""
 
-    Args:
-        edit: called with a gate and its new arguments; opens the gate again under a new digest.
+    def __init__(self, settings: Settings, token_file: str | None, edit: Callable[[str, dict[str, Any]], None]) -> None:
+        """Take `edit`, called with a gate and its new arguments; it opens the gate again under a new digest."""
+        self._settings, self._token, self._edit = settings, token_file, edit
+        self._put_off: set[str] = set()
 
-    Returns:
-        Whether any of them is closed now, so that the run can go on.
-    """
-    closed = False
-    for gate in gates:
+    def ask(self, run: str) -> bool:
+        """Ask about each open gate of the run in turn.
+
+        Returns:
+            Whether any of them is closed now, so that the run can go on; False also at the end of the input.
+        """
+        closed = False
+        try:
+            for gate in self._open(run):
+                closed = self._until_said(gate) or closed
+        except click.Abort:
+            click.echo("", err=True)
+        return closed
+
+    def _open(self, run: str) -> list[str]:
+        with store_of(self._settings) as store:
+            rows = store.read(lambda tx: tx.gates.list(run=run, statuses=("open",)))
+        return [row.id for row in rows if row.digest not in self._put_off]
+
+    def _until_said(self, gate: str) -> bool:
         while True:
-            word = _one(settings, gate, token_file)
-            if word != "edit":
-                break
-            with _told():
-                edit(gate, _editor(settings, gate))
-        closed = closed or word == "closed"
-    return closed
+            with store_of(self._settings) as store:
+                row = store.read(lambda tx: tx.gates.get(gate))
+                found = None if row is None or row.status != "open" else entry(store, row, full=True)
+            if found is None:  # somebody else was faster
+                return True
+            from midwatch import wiring
 
+            click.echo("", err=True)
+            show_card(found, at_us=wiring.clock(), err=True)
+            word = self._question(found) if found["question"] else self._action(found)
+            if word == "closed":
+                return True
+            if word == "later":
+                self._put_off.add(found["digest"])
+                return False
 
-def _one(settings: Settings, gate: str, token_file: str | None) -> str:
-    from midwatch import wiring
-    from midwatch.engine import answering
-
-    with store_of(settings) as store:
-        row = store.read(lambda tx: tx.gates.get(gate))
-        if row is None or row.status != "open":
-            return "later"
-        found = entry(store, row, full=True)
-    click.echo("", err=True)
-    show_card(found, at_us=wiring.clock(), err=True)
-    if found["question"]:
-        return _question(settings, found, token_file)
-    word = click.prompt(
-        "[y]es  [n]o  [e]dit  [l]ater", type=click.Choice(["y", "n", "e", "l"]), show_choices=False, err=True
-    )
-    if word in ("e", "l"):
-        return "edit" if word == "e" else "later"
-    reason = click.prompt("why (empty for nothing)", default="", show_default=False, err=True)
-    outcome = "later"
-    with _told(), store_of(settings) as store:
-        who = speaker(store, token_file, channel="terminal")
-        made = answering.answer(store, gate, approve=word == "y", speaker=who, reason=reason, at_us=wiring.clock())
-        say(f"gate {gate}: {made.status}")
-        outcome = "closed" if made.status != "open" else "later"
-    return outcome  # noqa: RET504 - `_told` swallows a refusal on the way
-
-
-def _question(settings: Settings, found: dict[str, Any], token_file: str | None) -> str:
-    from midwatch import wiring
-    from midwatch.engine import answering
-
-    choices = found["arguments"].get("choices") or []
-    for place, choice in enumerate(choices, 1):
-        click.echo(plain(f"  {place}. {choice}"), err=True)
-    text = click.prompt(
-        "answer (a number, or words; empty for later, - for no answer)", default="", show_default=False, err=True
-    )
-    if not text:
-        return "later"
-    picked = choices[int(text) - 1] if text.isdigit() and 0 < int(text) <= len(choices) else None
-    value = None if text == "-" else {"answer": picked or text, "choice": picked}
-    outcome = "later"
-    with _told(), store_of(settings) as store:
-        who = speaker(store, token_file, channel="terminal")
-        answering.answer(
-            store,
-            found["gate"],
-            approve=value is not None,
-            speaker=who,
-            reason="",
-            at_us=wiring.clock(),
-            value=value,
+    def _action(self, found: dict[str, Any]) -> str:
+        word = click.prompt(
+            "[y]es  [n]o  [e]dit  [l]ater", type=click.Choice(["y", "n", "e", "l"]), show_choices=False, err=True
         )
-        outcome = "closed"
-    return outcome  # noqa: RET504 - `_told` swallows a refusal on the way
+        if word == "l":
+            return "later"
+        if word == "e":
+            with _told():
+                self._edit(found["gate"], edited_by_hand(found["arguments"]))
+            return "again"
+        reason = click.prompt("why (empty for nothing)", default="", show_default=False, err=True)
+        return self._say(found["gate"], approve=word == "y", reason=reason)
+
+    def _question(self, found: dict[str, Any]) -> str:
+        choices = found["arguments"].get("choices") or []
+        numbered = _numbered(choices)
+        for place, choice in enumerate(choices, 1):
+            click.echo(
+                plain(f"  {place}. {choice}" if numbered else f"  - {choice}").replace("\n", "\n     "), err=True
+            )
+        how = "a number, or words" if numbered else "words"
+        text = click.prompt(
+            f"answer ({how}; empty for later, - for no answer)", default="", show_default=False, err=True
+        )
+        if not text:
+            return "later"
+        if text == "-":
+            return self._say(found["gate"], approve=False)
+        return self._say(found["gate"], approve=True, value=picked(text, choices))
+
+    def _say(self, gate: str, *, approve: bool, reason: str = "", value: dict[str, Any] | None = None) -> str:
+        from midwatch import wiring
+        from midwatch.engine import answering
+
+        status = "open"
+        with _told(), store_of(self._settings) as store:
+            who = speaker(store, self._token, channel="terminal")
+            now = wiring.clock()
+            made = answering.answer(store, gate, approve=approve, speaker=who, reason=reason, at_us=now, value=value)
+            status = made.status
+            say(f"gate {gate}: {'said; others must speak too' if status == 'open' else status}")
+        return "later" if status == "open" else "closed"
 
 
-def _editor(settings: Settings, gate: str) -> dict[str, Any]:
-    """Let the person change the arguments in their editor, or on one line where there is none."""
-    with store_of(settings) as store:
-        row = store.read(lambda tx: tx.gates.get(gate))
-        now = {} if row is None else entry(store, row)["arguments"]
-    text = json.dumps(now, ensure_ascii=False, indent=2)
+def picked(text: str, choices: list[str]) -> dict[str, Any]:
+    """Read an answer: one of the choices in words, else its number, else an answer in words."""
+    if text in choices:
+        return {"answer": text, "choice": text}
+    if _numbered(choices) and text.isascii() and text.isdigit() and 0 < int(text) <= len(choices):
+        return {"answer": choices[int(text) - 1], "choice": choices[int(text) - 1]}
+    return {"answer": text, "choice": None}
+
+
+def _numbered(choices: list[str]) -> bool:
+    """Number choices only where none of them is a number itself: `2` must not mean two things."""
+    return not any(choice.strip().isdecimal() for choice in choices)
+
+
+def edited_by_hand(now: dict[str, Any]) -> dict[str, Any]:
+    """Let the person change arguments in their editor, or on one line where none is named.
+
+    Raises:
+        UsageProblem: the editor failed, nothing was changed, or it is not one JSON object.
+    """
     named = os.environ.get("VISUAL") or os.environ.get("EDITOR")
-    if named and Path(named.split()[0]).name:
-        edited = click.edit(text, extension=".json")
-    else:
-        edited = click.prompt("all arguments, as one JSON object", default=json.dumps(now), err=True)
     try:
-        value = json.loads(edited or "")
+        if named and named.strip():
+            edited = click.edit(json.dumps(now, ensure_ascii=True, indent=2), editor=named, extension=".json")
+        else:
+            edited = click.prompt("all arguments, as one JSON object", default=json.dumps(now), err=True)
+    except click.ClickException as error:
+        raise UsageProblem(f"the editor `{named}` failed ({error.format_message()}); nothing was changed") from error
+    if edited is None:
+        raise UsageProblem("the editor was left without a change; nothing was changed")
+    try:
+        value = json.loads(edited)
     except ValueError as error:
         raise UsageProblem(f"that is not JSON ({error}); nothing was changed") from error
     if not isinstance(value, dict):

@@ -98,6 +98,8 @@ def resume(ctx: click.Context, /, run: str | None, workdir: str | None, token_fi
 
         if run is not None or not wish["answered"]:
             raise UsageProblem("name one run, or say `--answered` (and `--follow`) for all that were answered")
+        if wish["under_new"]:
+            raise UsageProblem("`--under-new` is a word about one run; name it instead of `--answered`")
         ctx.exit(go_on(settings, token_file, workdir=workdir, follow=wish["follow"]))
     if run is None:
         raise UsageProblem("name the run, or say `--answered` for all that were answered")
@@ -171,11 +173,10 @@ def _carry(order: _Order, *, request: Any = None, again: str | None = None) -> i
     from midwatch.surfaces.cli import prompt
 
     result = _once(order, request=request, again=again)
-    asked = prompt.possible(order.settings, wanted=order.prompt)
-    while asked and result.status == "waiting" and result.gates:
-        if not prompt.ask(order.settings, result.gates, order.token_file, _edit(order)):
-            break
-        result = _once(order, again=result.run)
+    if prompt.possible(order.settings, wanted=order.prompt):
+        desk = prompt.Prompt(order.settings, order.token_file, _edit(order))
+        while result.status == "waiting" and desk.ask(result.run):
+            result = _once(order, again=result.run)
     _tell(order.settings, result)
     return result.exit_code
 

@@ -38,7 +38,7 @@ _WORDS: Final = {
 @click.argument("run")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--workdir", metavar="DIR", help="What tools may see; else the current directory.")
+@click.option("--workdir", metavar="DIR", help="What tools may see; else where the run was started.")
 @token_option
 @command_options
 @click.pass_context

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from midwatch.surfaces.cli.common import moment, plain
+from midwatch.surfaces.cli.common import block, moment
 from midwatch.tracing import queries
 
 if TYPE_CHECKING:
+    from midwatch.records.gate import GateRow
     from midwatch.store.port import Store
 
 __all__ = ["Waits", "read", "show"]
@@ -48,7 +49,7 @@ def read(store: Store, run: str, *, at_us: int) -> Waits:
             "expired": at_us > row.expires_us,
             "digest": row.digest,
             "card": card,
-            "approve": f"midwatch approve {row.id}",
+            "approve": _yes(row),
             "deny": f"midwatch approve {row.id} --deny",
         }
         for row, card in queries.gates(store, run)
@@ -76,6 +77,11 @@ def read(store: Store, run: str, *, at_us: int) -> Waits:
     return Waits(run, gates, store.read(work))
 
 
+def _yes(row: GateRow) -> str:
+    """Give the command that says yes; a question takes an answer in words."""
+    return f"midwatch inbox approve {row.id} --answer TEXT" if row.kind == "question" else f"midwatch approve {row.id}"
+
+
 def show(waits: Waits, *, err: bool = True) -> None:
     """Print each card with the commands that answer it, and how to go on."""
     for gate in waits.gates:
@@ -90,7 +96,7 @@ def show(waits: Waits, *, err: bool = True) -> None:
             f"  yes        {gate['approve']}",
             f"  no         {gate['deny']}",
         ]
-        click.echo(plain("\n".join(lines)), err=err)
+        click.echo(block(lines), err=err)
     for effect in waits.in_doubt:
         began = moment(effect["started_us"])
         lines = [
@@ -100,7 +106,7 @@ def show(waits: Waits, *, err: bool = True) -> None:
             f"  it did not       midwatch resolve {effect['effect']} --not-done",
             f"  do it again      midwatch resolve {effect['effect']} --retry",
         ]
-        click.echo(plain("\n".join(lines)), err=err)
+        click.echo(block(lines), err=err)
     if waits.gates or waits.in_doubt:
         click.echo(f"then go on with  midwatch resume {waits.run[:7]}", err=err)
 
