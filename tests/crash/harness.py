@@ -143,17 +143,20 @@ class Harness:
         folder: empty; cases get folders of their own in it.
         plan: what the worker proposes, in every case of this harness.
         fleet: text of the fleet file; names of agents and of the file with the tools must stay.
+        tasks: the worker gets each, side by side, and carries out the plan for it; with several, `a` becomes `a-TASK`.
     """
 
-    def __init__(self, folder: Path, plan: Plan = PLAN, *, fleet: str = FLEET) -> None:
-        self.plan = plan
+    def __init__(
+        self, folder: Path, plan: Plan = PLAN, *, fleet: str = FLEET, tasks: Sequence[str] = ("work",)
+    ) -> None:
+        self.plan, self.tasks = plan, tasks
         self.fleet = folder / "fleet"
         self._folder, self._processes = folder, list[subprocess.Popen[str]]()
         self.bill_file, self.target_log = folder / "bill.jsonl", folder / "target.jsonl"
         self.fleet.mkdir(parents=True)
         (self.fleet / "fleet.yaml").write_text(fleet)
         (self.fleet / "outside.py").write_text(TOOLS)
-        (self.fleet / "scenario.yaml").write_text(json.dumps(_scenario(plan)))
+        (self.fleet / "scenario.yaml").write_text(json.dumps(_scenario(plan, tasks)))
 
     def __enter__(self) -> Self:
         """Start the three."""
@@ -451,8 +454,8 @@ class Case:
         return []
 
     def lost_per_cut(self) -> int:
-        """How many answers one cut can lose: as many as agents that think at once. The team of this harness has one."""
-        return 1
+        """How many answers one cut can lose: as many as agents that think at once."""
+        return len(self.harness.tasks)
 
     def _noted(self, word: str) -> list[list[Any]]:
         return [rest for first, *rest in _lines(self.log) if first == word]
@@ -462,11 +465,13 @@ def _lines(path: Path) -> list[Any]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def _scenario(plan: Plan) -> dict[str, Any]:
-    dispatch = {"agent": "worker", "task": "work", "criteria": [{"text": "it was done", "shown_by": ["outside.look"]}]}
-    rules: list[dict[str, Any]] = [{"agent": "boss", "answer": {"goal": "try it", "dispatches": [dispatch]}}]
+def _scenario(plan: Plan, tasks: Sequence[str]) -> dict[str, Any]:
+    criteria = [{"text": "it was done", "shown_by": ["outside.look"]}]
+    dispatches = [{"agent": "worker", "task": task, "criteria": criteria} for task in tasks]
+    rules: list[dict[str, Any]] = [{"agent": "boss", "answer": {"goal": "try it", "dispatches": dispatches}}]
+    of_task = "-${ json_values(user)[0].task }" if len(tasks) > 1 else ""
     for turn, calls in enumerate(plan):
-        asked = [{"name": f"outside_{tool}", "arguments": {"item": item}} for tool, item in calls]
+        asked = [{"name": f"outside_{tool}", "arguments": {"item": item + of_task}} for tool, item in calls]
         rules.append({"agent": "worker", "turn": turn, "tool_calls": asked})
     rules.append({"agent": "worker", "answer": {"changed": [], "needed": [], "risks": []}})
     rules.append({"agent": "writer", "answer": {"answer": "# Report", "changed": [], "needed": [], "risks": []}})

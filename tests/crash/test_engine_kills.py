@@ -58,6 +58,14 @@ def gated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
         yield harness
 
 
+@pytest.fixture(scope="module")
+def parallel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
+    """Three workers side by side, each with a keyed and a plain call at once, then another."""
+    plan = [[("pay", "a"), ("post", "b")], [("pay", "c")]]
+    with Harness(tmp_path_factory.mktemp("parallel") / "h", plan, tasks=("one", "two", "three")) as harness:
+        yield harness
+
+
 class Doubts:
     """Answers doubts as a person does who looks at the outside world, and counts them."""
 
@@ -142,6 +150,20 @@ def test_kills_at_random_with_contrary_answers(gated: Harness, seed: int) -> Non
     assert ([], []) == (case.audit(), wrong)
     assert {gate for gate, yes in said.items() if yes} == dropped
     assert {"a", "b"} <= {call["body"] for call in case.calls()}
+
+
+@pytest.mark.req("CRASH-1", "CRASH-2", "CRASH-3")
+@pytest.mark.parametrize("seed", range(12))
+def test_kills_while_three_agents_work_side_by_side(parallel: Harness, seed: int) -> None:
+    """Three kills anywhere in a run of parallel branches: each branch finishes once, and each of its calls happens once."""
+    choose = random.Random(1000 + seed)
+    case = parallel.case(f"parallel-{seed}")
+    for _ in range(3):
+        name = choose.choice(sorted(PLACES))
+        case.segment(f"{choose.choice(('before', 'after'))} {name}", number=choose.randint(1, 12))
+    case.until_done()
+    expected = sorted(f"{item}-{task}" for item in "abc" for task in parallel.tasks)
+    assert ([], expected) == (case.audit(), sorted(call["body"] for call in case.calls() if call["first"]))
 
 
 @pytest.mark.req("CRASH-2")
