@@ -5,14 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import hmac
-import http.server
 import json
-import os
-import queue
-import signal
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,44 +15,10 @@ import httpx
 import pytest
 
 from midwatch import wiring
-from midwatch.engine import delivery
 from midwatch.engine.identity import identify
 from midwatch.gates.review import Speaker
-from midwatch.surfaces.posting import post
+from tests.e2e.inbox_site import LATER, SHOP, Receiver, link_of, office_of, passed, served
 from tests.scenario.office import Office
-
-SHOP = ("ops.place", {"service": "shop", "version": "v2"})
-GATES = "- {when: {effect: destructive}, ask: operator, channels: [ops]}"
-LATER = 10**10
-
-
-class Receiver:
-    """A webhook that keeps what it is sent and answers as it is told."""
-
-    def __init__(self) -> None:
-        self.bodies: queue.Queue[tuple[dict[str, str], bytes]] = queue.Queue()
-        self.answers: list[int] = []
-        outer = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers.get("content-length", 0)))
-                outer.bodies.put(({name.lower(): value for name, value in self.headers.items()}, body))
-                self.send_response(outer.answers.pop(0) if outer.answers else 200)
-                self.send_header("content-length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                """Say nothing."""
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/hook?secret=1"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        """Stop."""
-        self.server.shutdown()
-        self.server.server_close()
 
 
 @pytest.fixture
@@ -70,67 +29,10 @@ def receiver() -> Iterator[Receiver]:
     made.close()
 
 
-def office_of(root: Path, receiver: Receiver, *, form: str = "json", links: str = "http://127.0.0.1:9") -> Office:
-    """An office that tells the receiver, with links that speak for `ops`."""
-    channel = f"{{url_env: HOOK, format: {form}, principal: ops, secret_env: HOOK_SECRET}}"
-    office = Office(root, [[SHOP]], gates=GATES, extra=f"channels: {{ops: {channel}}}\nreview: {{links: '{links}'}}")
-    office.person("boss", "admin")
-    office.person("ops", "operator")
-    return office
-
-
-def passed(
-    office: Office,
-    receiver: Receiver,
-    *,
-    after_us: int = 0,
-    environ: dict[str, str] | None = None,
-    by: delivery.Post = post,
-) -> delivery.Passed:
-    """One pass of delivery, some time from now."""
-    known = {"HOOK": receiver.url, "HOOK_SECRET": "s3"} if environ is None else environ
-    with wiring.open_store(office.home) as store:
-        return delivery.deliver(store, environ=known, clock=lambda: wiring.clock() + after_us, post=by)
-
-
-@contextlib.contextmanager
-def served(office: Office, receiver: Receiver, *extra: str) -> Iterator[str]:
-    """The server in a process of its own; gives its address."""
-    argv = [
-        sys.executable,
-        "-m",
-        "midwatch",
-        "inbox",
-        "serve",
-        "--port",
-        "0",
-        "--json",
-        "--home",
-        str(office.home),
-        *extra,
-    ]
-    env = {**os.environ, "HOOK": receiver.url, "HOOK_SECRET": "s3"}
-    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env, text=True)
-    try:
-        assert process.stdout is not None
-        yield str(json.loads(process.stdout.readline())["url"])
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=20)
-        if process.stdout is not None:
-            process.stdout.close()
-
-
-def link_of(receiver: Receiver, url: str) -> str:
-    """Take the link of the next message, at the server's own address."""
-    body = json.loads(receiver.bodies.get(timeout=20)[1])
-    return f"{url}/l/{body['link'].rpartition('/')[2]}"
-
-
 @pytest.mark.req("INBOX-3")
 def test_a_channel_is_told_signed_and_once(tmp_path: Path, receiver: Receiver) -> None:
     """The body is signed with its time, carries its id, and a second pass has nothing left to tell."""
-    office = office_of(tmp_path, receiver)
+    office = office_of(tmp_path)
     waiting = office.run(speaks="boss")
     assert (1, 0) == (passed(office, receiver).told, passed(office, receiver).told)
     headers, body = receiver.bodies.get(timeout=10)
@@ -151,7 +53,7 @@ def test_a_channel_is_told_signed_and_once(tmp_path: Path, receiver: Receiver) -
 @pytest.mark.req("INBOX-3")
 def test_a_channel_that_fails_is_told_again_until_the_question_is_over(tmp_path: Path, receiver: Receiver) -> None:
     """A 500 is tried again later, not at once; after the answer nobody is told any more."""
-    office = office_of(tmp_path, receiver)
+    office = office_of(tmp_path)
     waiting = office.run(speaks="boss")
     receiver.answers += [500, 302, 500]
     assert 1 == passed(office, receiver).failed
@@ -173,7 +75,7 @@ def _speaker(office: Office, name: str) -> Speaker:
 @pytest.mark.req("INBOX-3")
 def test_an_escalation_is_told_once_when_its_time_comes(tmp_path: Path, receiver: Receiver) -> None:
     """Before, nobody is told again; then the channel is, and the event says to whom it went."""
-    office = office_of(tmp_path, receiver)
+    office = office_of(tmp_path)
     text = (office.fleet / "fleet.yaml").read_text()
     (office.fleet / "fleet.yaml").write_text(
         text.replace("channels: [ops]}", "channels: [ops], escalate: {after: 5m, to: admin}}")
@@ -193,7 +95,7 @@ def test_the_governors_process_tells_channels_by_itself(
     """Nothing but the run was started: the process that watches it posts the question."""
     monkeypatch.setenv("HOOK", receiver.url)
     monkeypatch.setenv("HOOK_SECRET", "s3")
-    office = office_of(tmp_path, receiver)
+    office = office_of(tmp_path)
     waiting = office.run(speaks="boss")
     assert waiting.gates[0] == json.loads(receiver.bodies.get(timeout=30)[1])["gate"]
 
@@ -201,7 +103,7 @@ def test_the_governors_process_tells_channels_by_itself(
 @pytest.mark.req("INBOX-4")
 def test_a_link_answers_once_and_only_by_its_form(tmp_path: Path, receiver: Receiver) -> None:
     """Programs that look at it change nothing; of eight people who press at once one is recorded; then it is used."""
-    office = office_of(tmp_path, receiver)
+    office = office_of(tmp_path)
     waiting = office.run(speaks="boss")
     with served(office, receiver) as url:
         link = link_of(receiver, url)
@@ -230,7 +132,7 @@ def test_a_link_of_an_earlier_asking_or_of_somebody_disabled_is_worth_nothing(
     tmp_path: Path, receiver: Receiver
 ) -> None:
     """The action was edited since: the old link shows nothing. The person lost their rights: theirs says no."""
-    office = office_of(tmp_path, receiver)
+    office = office_of(tmp_path)
     waiting = office.run(speaks="boss")
     with served(office, receiver) as url:
         old = link_of(receiver, url)
@@ -249,7 +151,7 @@ def test_a_link_of_an_earlier_asking_or_of_somebody_disabled_is_worth_nothing(
 @pytest.mark.req("INBOX-5")
 def test_the_api_holds_people_to_their_rights(tmp_path: Path, receiver: Receiver) -> None:
     """No token, an unknown one, one in the address: 401. A viewer sees and does not answer; who asked does not either."""
-    office = office_of(tmp_path, receiver)
+    office = office_of(tmp_path)
     office.person("eve", "viewer")
     waiting = office.run(speaks="boss")
     gate = waiting.gates[0]
@@ -293,7 +195,7 @@ def test_a_home_that_knows_nobody_is_served_to_nobody(tmp_path: Path, receiver: 
 @pytest.mark.req("INBOX-6")
 def test_other_sites_other_names_and_large_bodies_are_refused(tmp_path: Path, receiver: Receiver) -> None:
     """DNS rebinding, a form of another site, a megabyte: nothing of it reaches a gate; the public name does."""
-    office = office_of(tmp_path, receiver)
+    office = office_of(tmp_path)
     waiting = office.run(speaks="boss")
     with served(office, receiver, "--public", "https://watch.example.com") as url:
         link = link_of(receiver, url)

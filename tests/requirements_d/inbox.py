@@ -7,5 +7,6 @@ REQUIREMENTS: dict[str, str] = {
     "INBOX-4": "A link answers once, by POST, with the rights of its person; looking at it changes nothing.",
     "INBOX-5": "The API knows people by token, in the header only, and holds them to role, reach and distance.",
     "INBOX-6": "A page of another site, another name for this machine and a large body are refused.",
+    "INBOX-8": "Whoever tells channels may die, hang, race or lack a variable: each question is told, and by one at a time.",
     "INBOX-7": "The command line answers, edits, reviews and measures what waits, as the person that a token names.",
 }

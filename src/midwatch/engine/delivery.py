@@ -255,8 +255,9 @@ def _untried(sender: _Sender, notice: Notice, error: str) -> str:
     now = sender.clock()
 
     def work(tx: Tx) -> None:
-        tx.notices.failed(notice.id, next_us=notice.next_us, error=error)
-        _record(tx, notice, error, now)
+        if _untouched(tx, notice):
+            tx.notices.failed(notice.id, next_us=notice.next_us, error=error)
+            _record(tx, notice, error, now)
 
     if notice.error is None:
         sender.store.write(work)
@@ -284,10 +285,16 @@ def _put_off(sender: _Sender, notices: Sequence[Notice], error: str) -> None:
 
     def work(tx: Tx) -> None:
         for notice in notices:
-            tx.notices.failed(notice.id, next_us=now + _wait(notice), error=error)
+            if _untouched(tx, notice):
+                tx.notices.failed(notice.id, next_us=now + _wait(notice), error=error)
 
     if notices:
         sender.store.write(work)
+
+
+def _untouched(tx: Tx, notice: Notice) -> bool:
+    """Say whether nobody claimed, sent or put off a notice since it was read."""
+    return notice in tx.notices.list(notice.gate)
 
 
 def _wait(notice: Notice) -> int:

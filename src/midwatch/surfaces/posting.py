@@ -31,5 +31,5 @@ def post(url: str, body: bytes, headers: Mapping[str, str], *, within_s: float =
 
     try:
         return asyncio.run(send())
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, ArithmeticError, ExceptionGroup) as error:
         raise OSError(type(error).__name__) from error
