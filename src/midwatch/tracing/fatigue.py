@@ -29,7 +29,8 @@ class PersonFacts:
 
     Attributes:
         answers: words given; yes: how many of them were yes. median_us, p90_us: from asking to word, microseconds.
-        canaries, missed: made-up questions answered, and how many of these with yes.
+        canaries, missed: made-up questions answered, and how many of these with yes as they were; who put other arguments in
+            their place has read them.
         tired: looks like waving through: many answers, nearly all yes, half of them within five seconds; or a canary missed.
     """
 
@@ -74,19 +75,20 @@ def fatigue(store: Store, *, since_us: int) -> Fatigue:
 
 def _person(name: str, words: list[tuple[GateRow, GateAnswer]]) -> PersonFacts:
     # A word to an earlier asking was given before the row's own opening; it has no time to measure any more.
-    times = sorted(word.at_us - gate.opened_us for gate, word in words if word.nonce == gate.nonce) or [0]
+    times = sorted(word.at_us - gate.opened_us for gate, word in words if word.nonce == gate.nonce)
     real = [word for gate, word in words if gate.kind != "canary"]
-    canaries = [word for gate, word in words if gate.kind == "canary"]
+    canaries = [(gate, word) for gate, word in words if gate.kind == "canary"]
     yes = sum(word.word == "approve" for word in real)
-    missed = sum(word.word == "approve" for word in canaries)
-    median = int(statistics.median(times))
-    waved = len(real) >= _MANY and yes >= 0.95 * len(real) and median < _FAST_US
+    passed = [(gate, word) for gate, word in canaries if word.word == "approve"]
+    missed = sum(gate.edited_by is None or word.nonce != gate.nonce for gate, word in passed)
+    median = int(statistics.median(times or [0]))
+    waved = min(len(real), len(times)) >= _MANY and yes >= 0.95 * len(real) and median < _FAST_US
     return PersonFacts(
         name=name,
         answers=len(words),
-        yes=yes + missed,
+        yes=yes + len(passed),
         median_us=median,
-        p90_us=times[min(len(times) - 1, int(len(times) * 0.9))],
+        p90_us=times[min(len(times) - 1, int(len(times) * 0.9))] if times else 0,
         canaries=len(canaries),
         missed=missed,
         broken_glasses=sum(word.break_glass for word in real),

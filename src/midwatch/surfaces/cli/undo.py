@@ -65,11 +65,20 @@ def undo(ctx: click.Context, run: str, dry_run: bool, yes: bool, workdir: str | 
 def _ask(settings: Settings, told: Sequence[Undone], *, yes: bool) -> None:
     if yes:
         return
-    if settings.json or not sys.stdin.isatty():
+    if settings.json or not _terminal():
         raise UsageProblem("say `--yes` to undo without being asked, or `--dry-run` to see what would be done")
     _show(told)
-    if not click.confirm("undo this?", err=True):
+    try:
+        agreed = click.confirm("undo this?", err=True)
+    except click.Abort:
+        agreed = False
+        click.echo("", err=True)
+    if not agreed:
         raise UsageProblem("nothing was undone")
+
+
+def _terminal() -> bool:
+    return sys.stdin.isatty()
 
 
 def _show(told: Sequence[Undone]) -> None:
