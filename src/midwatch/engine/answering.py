@@ -14,14 +14,15 @@ from typing import Any, Final
 
 import orjson
 
-from midwatch.engine.identity import named
+from midwatch.engine.identity import named, present
 from midwatch.engine.places import about
 from midwatch.errors import Denied, GateNotUsable, NotFound, UsageProblem
 from midwatch.gates.review import Refused, Speaker, met, roles_for
 from midwatch.records.gate import GateAnswer, GateRow
+from midwatch.records.principal import Principal
 from midwatch.store.port import Store, Tx
 
-__all__ = ["answer", "answer_batch", "answer_link", "expire", "review"]
+__all__ = ["answer", "answer_batch", "answer_link", "expire", "review", "standing"]
 
 _OVER: Final = ("done", "cancelled")
 _LONGEST: Final = 10_000
@@ -123,7 +124,8 @@ def review(store: Store, gate: str, by: str, *, speaker: Speaker, text: str, at_
         found = [item for item in tx.gates.unreviewed() if item.gate == gate and item.by == by]
         if not found:
             raise NotFound(f"no answer of `{by}` to gate `{gate}` waits for a review")
-        if speaker.principal is None or not speaker.has("approver") or speaker.name == by:
+        who = present(tx, speaker)
+        if who.principal is None or not who.has("approver") or who.name == by:
             raise Denied("a broken glass is reviewed by an approver, and not by whoever broke it")
         for item in found:
             tx.gates.review(gate, item.nonce, by, reviewer=speaker.name, text=text, at_us=at_us)
@@ -155,7 +157,7 @@ def _answer(
     break_glass: bool = False,
 ) -> GateRow | None:
     """Record one word; None when the gate was late, which is committed as its expiry."""
-    row = _row(tx, gate)
+    row, speaker = _row(tx, gate), present(tx, speaker)
     if row.status == "open" and at_us > row.expires_us:
         expire(tx, at_us)
         return None
@@ -187,7 +189,7 @@ def _answer(
         "waited_us": at_us - row.opened_us,
     }
     seq = tx.ledger.append(about(tx, row.run, "gate.said", said | how, gate=gate, at_us=at_us))
-    words = [item for item in tx.gates.said(gate, row.nonce) if _still(tx, item)]
+    words = standing(tx, row)
     if approve and not met(row, words):
         return row
     by = ", ".join(dict.fromkeys(item.by for item in words if item.word == word.word))
@@ -201,12 +203,31 @@ def _answer(
     return closed
 
 
-def _still(tx: Tx, word: GateAnswer) -> bool:
-    """Say whether a yes still counts when a later one is added: whoever lost the role, or every right, does not any more."""
-    if word.word != "approve" or word.break_glass or not tx.principals.list():
-        return True
-    person = tx.principals.get(word.by)
-    return person is not None and any(person.has(role) for role in word.roles.split(","))
+def standing(tx: Tx, row: GateRow) -> list[GateAnswer]:
+    """Give the words to this asking that count now, each with the roles that it still counts for.
+
+    Whoever was disabled, lost a role or no longer reaches the tool does not count for it any more; nor does a word without a
+    token once the home knows people. A word that came in by escalation is judged by the time at which it was said.
+    """
+    words = tx.gates.said(row.id, row.nonce)
+    if not tx.principals.list():
+        return list(words)
+    found = []
+    for word in words:
+        roles = [] if word.word != "approve" else _kept(row, word, tx.principals.get(word.by))
+        if roles or word.word != "approve":
+            found.append(replace(word, roles=",".join(roles)))
+    return found
+
+
+def _kept(row: GateRow, word: GateAnswer, person: Principal | None) -> list[str]:
+    if person is None or person.disabled_us is not None:
+        return []
+    given = word.roles.split(",")
+    if word.break_glass:
+        return given if person.has(_LEAST_RANK) else []
+    now = roles_for(row, Speaker(person.name, person, word.channel), approve=True, at_us=word.at_us)
+    return [] if isinstance(now, Refused) else [role for role in given if role in now]
 
 
 def _counted(

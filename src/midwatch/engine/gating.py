@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import orjson
 
+from midwatch.engine.answering import standing
 from midwatch.engine.card import Circumstances, card
 from midwatch.engine.context import Segment
 from midwatch.engine.helping import HelperFailed, Place, labels_in, preview_of, state_of
@@ -23,6 +24,7 @@ from midwatch.engine.passage import Answered, Passage, Waiting, draft, known
 from midwatch.engine.record import Record
 from midwatch.gates import rules
 from midwatch.gates.binding import action_digest, bind, bind_first, new_nonce
+from midwatch.gates.review import met
 from midwatch.records.decision import Ask
 from midwatch.records.gate import GateKind, GateRow, Need, Notice, Terms
 from midwatch.store.port import Tx
@@ -143,11 +145,14 @@ class Gating:
             state = await state_of(self.place(p), tool, checked.arguments)
         except HelperFailed as failed:
             return self._unreadable(p, verdict, failed)
-        if state == gate.precondition and gate.digest == self.binding(p, gate):
+        stands = not gate.action or self._seg.store.read(lambda tx: met(gate, standing(tx, gate)))
+        if stands and state == gate.precondition and gate.digest == self.binding(p, gate):
             p.gate = gate
             p.mark("gates", "pass", by=verdict.by, gate=gate.id, answered_by=gate.answered_by)
             return None
         changed = "the target changed since" if state != gate.precondition else "the tool or the policy changed since"
+        if not stands:
+            changed = "who said yes may not say it any more"
         return await self._ask(p, replace(verdict, reason=f"{verdict.reason}; asked again: {changed}"), old=gate)
 
     def _unreadable(self, p: Passage, verdict: Ask, failed: HelperFailed) -> Answered:

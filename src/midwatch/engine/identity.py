@@ -8,6 +8,7 @@ it. As soon as one principal exists, nobody speaks without a token; SECURITY.md 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from midwatch.errors import Denied
@@ -15,7 +16,7 @@ from midwatch.gates.review import LOCAL, Speaker
 from midwatch.records.principal import Principal, hash_token
 from midwatch.store.port import Store, Tx
 
-__all__ = ["TOKEN_VARIABLE", "identify", "local", "named", "require", "speaker_of"]
+__all__ = ["TOKEN_VARIABLE", "identify", "local", "named", "present", "require", "speaker_of"]
 
 TOKEN_VARIABLE: Final = "MIDWATCH_TOKEN"  # noqa: S105 - the name of a variable
 
@@ -59,6 +60,26 @@ def named(tx: Tx, name: str, channel: str) -> Speaker:
     if found is None or found.disabled_us is not None:
         raise Denied("the person that this link was made for may not speak any more")
     return Speaker(found.name, found, channel)
+
+
+def present(tx: Tx, speaker: Speaker) -> Speaker:
+    """Give the speaker as the home knows them now: between proving who one is and speaking, rights and tokens are taken back.
+
+    Raises:
+        Denied: they were disabled or got another token since, or the home has come to know its people by token.
+    """
+    if speaker.principal is None:
+        if tx.principals.list():
+            raise Denied(
+                f"this home knows its people by token by now, and `{speaker.name}` gave none; set {TOKEN_VARIABLE}"
+            )
+        return speaker
+    found = tx.principals.get(speaker.name)
+    if found is None or found.disabled_us is not None or found.token_hash != speaker.principal.token_hash:
+        raise Denied(
+            f"the rights of `{speaker.name}` were taken back, or the token was replaced; ask an admin of this home"
+        )
+    return replace(speaker, principal=found)
 
 
 def require(speaker: Speaker, role: str, what: str) -> None:
