@@ -19,6 +19,7 @@ __all__ = ["SqlGates"]
 
 _GATE: Final = columns(GateRow)
 _ANSWER: Final = columns(GateAnswer)
+_NEVER: Final = 2**62
 
 
 class SqlGates:
@@ -55,7 +56,8 @@ class SqlGates:
             where.append("run = ?")
             values.append(run)
         if statuses:
-            where.append(f"status IN ({', '.join('?' * len(statuses))})")
+            column = "status" if run is None else "+status"  # `+`: one run has few gates, a status may have all
+            where.append(f"{column} IN ({', '.join('?' * len(statuses))})")
             values += statuses
         sql = f"SELECT {_GATE} FROM gate WHERE {' AND '.join(where)} ORDER BY opened_us, id LIMIT ?"  # noqa: S608
         return [GateRow(*row) for row in self._sql.execute(sql, (*values, limit)).fetchall()]
@@ -70,7 +72,7 @@ class SqlGates:
         if row.status != "open":
             raise GateNotUsable(f"gate `{gate}` is {row.status} already; the first answer counts")
         if at_us > row.expires_us:
-            self._sql.execute("UPDATE gate SET status = 'expired' WHERE id = ?", (gate,))
+            self._close_late([gate], at_us)
             raise GateNotUsable(f"gate `{gate}` has expired, which counts as no")
         status: GateStatus = "approved" if approve else "denied"
         self._sql.execute(
@@ -78,6 +80,7 @@ class SqlGates:
             "WHERE id = ? AND status = 'open'",
             (status, at_us, by, reason, answer, gate),
         )
+        self._silence([gate])
         return replace(row, status=status, answered_us=at_us, answered_by=by, answer_reason=reason, answer=answer)
 
     def say(self, answer: GateAnswer) -> None:
@@ -143,8 +146,7 @@ class SqlGates:
                 "SELECT id FROM gate WHERE status = 'open' AND expires_us < ? ORDER BY id", (at_us,)
             ).fetchall()
         ]
-        sql = "UPDATE gate SET status = 'expired', answered_us = ? WHERE id = ?"
-        self._sql.executemany(sql, [(at_us, gate) for gate in late])
+        self._close_late(late, at_us)
         return late
 
     def overdue(self, at_us: int) -> bool:
@@ -154,11 +156,11 @@ class SqlGates:
 
     def ready(self, since_us: int) -> Sequence[str]:
         """Runs that can go on."""
-        sql = (
-            "SELECT DISTINCT g.run FROM gate g JOIN run r ON r.id = g.run "
-            "WHERE g.answered_us >= ? AND r.status = 'waiting' AND g.answered_us >= r.ended_us ORDER BY g.run"
+        sql = (  # CROSS: from the few that were just answered, not from the many runs that wait
+            "SELECT g.run FROM gate g CROSS JOIN run r ON r.id = g.run "
+            "WHERE g.answered_us >= ? AND r.status = 'waiting' AND g.answered_us >= r.ended_us"
         )
-        return [row[0] for row in self._sql.execute(sql, (since_us,)).fetchall()]
+        return sorted({row[0] for row in self._sql.execute(sql, (since_us,)).fetchall()})
 
     def reopen(self, row: GateRow) -> GateRow:
         """Replace a closed gate by a new open one."""
@@ -167,8 +169,7 @@ class SqlGates:
             raise GateNotUsable(f"gate `{row.id}` is {old.status}; it needs no reopening")
         if old is not None and row.nonce == old.nonce:
             raise ValueError("a gate that asks again needs a new nonce")
-        self._sql.execute("DELETE FROM gate WHERE id = ?", (row.id,))
-        return self.open(row)
+        return self._replace(row)
 
     def amend(self, row: GateRow) -> GateRow:
         """Replace a gate that waits, or was approved and not used, by one that asks for another action."""
@@ -179,8 +180,7 @@ class SqlGates:
             )
         if row.nonce == old.nonce:
             raise ValueError("a gate that asks again needs a new nonce")
-        self._sql.execute("DELETE FROM gate WHERE id = ?", (row.id,))
-        return self.open(row)
+        return self._replace(row)
 
     def escalating(self) -> Sequence[GateRow]:
         """Open, escalating, not announced; the terms' text says `at_us` where a need escalates."""
@@ -191,6 +191,21 @@ class SqlGates:
         """Note the first announcement."""
         sql = "UPDATE gate SET escalated_us = ? WHERE id = ? AND escalated_us IS NULL AND status = 'open'"
         return self._sql.execute(sql, (at_us, gate)).rowcount == 1
+
+    def _replace(self, row: GateRow) -> GateRow:
+        self._silence([row.id])
+        self._sql.execute("DELETE FROM gate WHERE id = ?", (row.id,))
+        return self.open(row)
+
+    def _close_late(self, gates: Sequence[str], at_us: int) -> None:
+        sql = "UPDATE gate SET status = 'expired', answered_us = ? WHERE id = ?"
+        self._sql.executemany(sql, [(at_us, gate) for gate in gates])
+        self._silence(gates)
+
+    def _silence(self, gates: Sequence[str]) -> None:
+        """Take what was not sent out of what is looked through at each pass; it is no longer due anyway."""
+        sql = "UPDATE notice SET next_us = ? WHERE gate = ? AND sent_us IS NULL"
+        self._sql.executemany(sql, [(_NEVER, gate) for gate in gates])
 
 
 def _answer(row: Sequence[Any]) -> GateAnswer:

@@ -3,11 +3,12 @@
 In:   a database of an older revision. Out: the same database at the newest revision, and a copy of what it was beside it.
 May import: SQLAlchemy, Alembic, errors. Must not know: the nouns, who opens the home.
 
-    copy to `midwatch.db.rN.bak` → BEGIN IMMEDIATE → is it still revision N? → every later revision → user_version → COMMIT
+    BEGIN IMMEDIATE → is it still revision N? → copy to `midwatch.db.rN.bak` → every later revision → user_version → COMMIT
 
 Why no version table of Alembic's: `user_version` lies in the file's header, is read without a table, and commits with the
 change. Why one transaction: DDL is transactional in SQLite, so a kill at any moment leaves the old home or the new one. Whoever
-opens the home meanwhile waits for the write lock and then finds the work done.
+opens the home meanwhile waits for the write lock and then finds the work done. Why the copy is made under the lock: it is then
+exactly what the migration began with, and nobody who comes late can put a copy of the new home in its place.
 """
 
 from __future__ import annotations
@@ -17,6 +18,11 @@ import os
 import sqlite3
 from pathlib import Path
 from typing import Final
+
+import sqlalchemy as sa
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from alembic.script import ScriptDirectory
 
 from midwatch.errors import StoreError
 from midwatch.store.connection import translate
@@ -32,7 +38,7 @@ def backup_path(database: str, revision: int) -> Path:
 
 
 def migrate(database: str, *, known: int, target: int, timeout_ms: int) -> None:
-    """Take the database from revision `known` to `target`.
+    """Take the database from revision `known` to `target`; does nothing when somebody else has done it meanwhile.
 
     Raises:
         StoreError: it stays as it was; its message says what to do.
@@ -43,53 +49,70 @@ def migrate(database: str, *, known: int, target: int, timeout_ms: int) -> None:
         raise translate(error, database) from error
     with contextlib.closing(raw):
         try:
-            _keep(raw, backup_path(database, known))
-            _upgrade(raw, known=known, target=target)
-        except sqlite3.Error as error:
-            raise translate(error, database) from error
-        except OSError as error:
-            why = (error.strerror or "unknown error").lower()
-            raise StoreError(
-                f"the store `{database}` cannot be copied before it is migrated: {why}; free space beside it"
-            ) from error
+            _upgrade(raw, database, known=known, target=target)
+        except sa.exc.DBAPIError as error:
+            raise _failed(error.orig or error, database) from error
+        except Exception as error:
+            raise _failed(error, database) from error
 
 
-def _keep(raw: sqlite3.Connection, place: Path) -> None:
-    """Copy the database; a copy of the same revision that is there already is left alone: it is the older state."""
-    if place.exists():
-        return
-    draft = place.with_suffix(f".{os.getpid()}.tmp")
-    os.close(os.open(draft, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600))
-    try:
-        with contextlib.closing(sqlite3.connect(draft)) as copy:
-            raw.backup(copy)
-            copy.execute("PRAGMA journal_mode=DELETE")
-        draft.rename(place)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+def _failed(error: BaseException, database: str) -> StoreError:
+    """Say what went wrong; busy, full, damaged and unwritable databases have their own words."""
+    if isinstance(error, StoreError):
+        return error
+    if isinstance(error, sqlite3.Error):
+        ours = translate(error, database)
+        if type(ours) is not StoreError:
+            return ours
+    if isinstance(error, OSError):
+        why = (error.strerror or "unknown error").lower()
+        return StoreError(f"the store `{database}` cannot be copied before it is migrated: {why}; free space beside it")
+    return StoreError(
+        f"the store `{database}` could not be taken to this version and is as it was: {error}; "
+        "restore it from a backup, or choose another `--home`"
+    )
 
 
-def _upgrade(raw: sqlite3.Connection, *, known: int, target: int) -> None:
-    import sqlalchemy as sa  # noqa: PLC0415 - loaded only where a home is migrated
-    from alembic.migration import MigrationContext  # noqa: PLC0415 - as above
-    from alembic.operations import Operations  # noqa: PLC0415 - as above
-    from alembic.script import ScriptDirectory  # noqa: PLC0415 - as above
-
+def _upgrade(raw: sqlite3.Connection, database: str, *, known: int, target: int) -> None:
     revisions = {int(item.revision): item for item in ScriptDirectory(str(_SCRIPTS)).walk_revisions()}
     engine = sa.create_engine(
         "sqlite://", creator=lambda: raw, poolclass=sa.pool.StaticPool, isolation_level="AUTOCOMMIT"
     )
     with engine.connect() as connection:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        raw.execute("BEGIN IMMEDIATE")
         try:
-            if connection.exec_driver_sql("PRAGMA user_version").scalar_one() == known:
+            if raw.execute("PRAGMA user_version").fetchone()[0] == known:
+                _keep(database, backup_path(database, known))
                 with Operations.context(MigrationContext.configure(connection)):
                     for number in range(known + 1, target + 1):
                         revisions[number].module.upgrade()
-                connection.exec_driver_sql(f"PRAGMA user_version={target}")
-            connection.exec_driver_sql("COMMIT")
+                raw.execute(f"PRAGMA user_version={target}")
+            raw.execute("COMMIT")
         except BaseException:
             if raw.in_transaction:
                 raw.execute("ROLLBACK")
             raise
+
+
+def _keep(database: str, place: Path) -> None:
+    """Copy what is committed. An earlier copy of this revision gives way: the home has gone on since it was made."""
+    draft = Path(f"{place}.tmp")
+    for left in (draft, Path(f"{draft}-journal")):  # of a copy that was killed
+        left.unlink(missing_ok=True)
+    os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    try:
+        with (
+            contextlib.closing(sqlite3.connect(database)) as source,
+            contextlib.closing(sqlite3.connect(draft)) as copy,
+        ):
+            source.backup(copy)
+            copy.execute("PRAGMA journal_mode=DELETE")
+        draft.replace(place)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    folder = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -84,7 +84,7 @@ class SqlNotices:
         """What waits to be sent, of gates that still ask."""
         names = ", ".join(f"n.{name}" for name in _NOTICE.split(", "))
         sql = (
-            f"SELECT {names} FROM notice n JOIN gate g ON g.id = n.gate AND g.nonce = n.nonce "  # noqa: S608
+            f"SELECT {names} FROM notice n CROSS JOIN gate g ON g.id = n.gate AND g.nonce = n.nonce "  # noqa: S608 - CROSS: from the notices
             "WHERE n.sent_us IS NULL AND n.next_us <= ? AND g.status = 'open' AND g.expires_us >= ? "
             "ORDER BY n.created_us, n.id LIMIT ?"
         )

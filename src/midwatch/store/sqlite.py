@@ -326,7 +326,7 @@ class SqliteStore:
             from midwatch.store.migrate import migrate  # noqa: PLC0415 - Alembic loads only where a home is older
 
             migrate(self._name, known=known, target=REVISION, timeout_ms=self._timeout)
-            self._tune()
+            self._migrate()  # looks again: whoever came first may be a newer version
             return
         if mark == _MARK and known > REVISION:
             raise StoreTooNew(
