@@ -78,11 +78,11 @@ def make_app(site: Site) -> Starlette:
             Route("/healthz", _health, methods=["GET"]),
             Route("/l/{token}", pages.show, methods=["GET"]),
             Route("/l/{token}", pages.answer, methods=["POST"]),
-            Route("/api/gates", _json(api.list), methods=["GET"]),
-            Route("/api/gates/{gate}", _json(api.show), methods=["GET"]),
-            Route("/api/gates/{gate}/approve", _json(api.approve), methods=["POST"]),
-            Route("/api/gates/{gate}/deny", _json(api.deny), methods=["POST"]),
-            Route("/api/gates/{gate}/edit", _json(api.edit), methods=["POST"]),
+            Route("/api/gates", _json(api, api.list), methods=["GET"]),
+            Route("/api/gates/{gate}", _json(api, api.show), methods=["GET"]),
+            Route("/api/gates/{gate}/approve", _json(api, api.approve), methods=["POST"]),
+            Route("/api/gates/{gate}/deny", _json(api, api.deny), methods=["POST"]),
+            Route("/api/gates/{gate}/edit", _json(api, api.edit), methods=["POST"]),
         ],
         exception_handlers={HTTPException: _refused, Exception: _refused},
     )
@@ -176,9 +176,8 @@ class _Api:
     def __init__(self, site: Site) -> None:
         self._site = site
 
-    def list(self, request: Request, _: Any) -> dict[str, Any]:
+    def list(self, _: Speaker, request: Request, __: Any) -> dict[str, Any]:
         """What waits, oldest first."""
-        self._speaker(request)
         run, status = request.query_params.get("run"), request.query_params.get("status", "open")
         store = self._site.store
         if status != "all" and status not in GATE_STATUSES:
@@ -188,30 +187,29 @@ class _Api:
         rows = store.read(lambda tx: tx.gates.list(run=full, statuses=statuses, limit=_LIMIT))
         return {"gates": [entry(store, row) for row in rows]}
 
-    def show(self, request: Request, _: Any) -> dict[str, Any]:
+    def show(self, _: Speaker, request: Request, __: Any) -> dict[str, Any]:
         """One card in full."""
-        self._speaker(request)
         return entry(self._site.store, self._gate(request), full=True)
 
-    def approve(self, request: Request, body: Any) -> dict[str, Any]:
+    def approve(self, speaker: Speaker, request: Request, body: Any) -> dict[str, Any]:
         """Say yes, or answer a question."""
-        return self._say(request, body, approve=True)
+        return self._say(speaker, request, body, approve=True)
 
-    def deny(self, request: Request, body: Any) -> dict[str, Any]:
+    def deny(self, speaker: Speaker, request: Request, body: Any) -> dict[str, Any]:
         """Say no."""
-        return self._say(request, body, approve=False)
+        return self._say(speaker, request, body, approve=False)
 
-    def edit(self, request: Request, body: Any) -> dict[str, Any]:
+    def edit(self, speaker: Speaker, request: Request, body: Any) -> dict[str, Any]:
         """Put other arguments in their place; asks anew."""
-        speaker, gate = self._speaker(request), self._gate(request)
+        gate = self._gate(request)
         if not isinstance(body.get("arguments"), dict):
             raise UsageProblem('send `{"arguments": {…}, "reason": "…"}`, with every argument')
         with self._site.kernel(gate.run, _token(request) or "") as kernel:
             row = kernel.edit(gate.id, body["arguments"], speaker=speaker, reason=_words(body, "reason"))
         return entry(self._site.store, row, full=True)
 
-    def _say(self, request: Request, body: Any, *, approve: bool) -> dict[str, Any]:
-        speaker, gate = self._speaker(request), self._gate(request)
+    def _say(self, speaker: Speaker, request: Request, body: Any, *, approve: bool) -> dict[str, Any]:
+        gate = self._gate(request)
         value = None
         if approve and ("answer" in body or "choice" in body):
             value = {"answer": _words(body, "answer"), "choice": _words(body, "choice") or None}
@@ -231,7 +229,7 @@ class _Api:
         name = request.path_params["gate"]
         return self._site.store.read(lambda tx: tx.gates.find(name))
 
-    def _speaker(self, request: Request) -> Speaker:
+    def speaker(self, request: Request) -> Speaker:
         """Say who speaks; a home that knows nobody is served to nobody."""
         store = self._site.store
         if not store.read(lambda tx: tx.principals.list()):
@@ -257,16 +255,19 @@ def _words(body: Mapping[str, Any], name: str) -> str:
     return value
 
 
-def _json(work: Callable[[Request, Any], dict[str, Any]]) -> Callable[[Request], Awaitable[Response]]:
-    """Serve one call: its body as JSON in, one object out, errors in the shape of the command line's `--json`."""
+def _json(
+    api: _Api, work: Callable[[Speaker, Request, Any], dict[str, Any]]
+) -> Callable[[Request], Awaitable[Response]]:
+    """Serve one call: who speaks before what they send is read; one object in, one out, errors shaped as those of `--json`."""
 
     async def serve(request: Request) -> Response:
         try:
+            speaker = await run_in_threadpool(api.speaker, request)
             raw = await request.body() if request.method == "POST" else b""
             body = orjson.loads(raw) if raw else {}
             if not isinstance(body, dict):
                 raise UsageProblem("the body must be one JSON object")
-            return JSONResponse({"ok": True, **await run_in_threadpool(work, request, body)})
+            return JSONResponse({"ok": True, **await run_in_threadpool(work, speaker, request, body)})
         except ClientDisconnect:
             return _error(413, "Refused", "the body is too large")
         except ValueError:
