@@ -10,4 +10,5 @@ REQUIREMENTS: dict[str, str] = {
     "STORE-7": "A piece of work that fails undoes itself alone.",
     "STORE-8": "A home of an older revision becomes one of this version when it is opened, whole or not at all; what waited goes on.",
     "STORE-9": "What people say to a gate is kept once each, links and closings are used once, messages wait until they are taken.",
+    "STORE-10": "What a poll costs grows with what is due, not with how many gates wait or were ever answered.",
 }

@@ -233,7 +233,7 @@ def test_a_late_answer_leaves_the_gate_expired(path: Path) -> None:
     store.write(late)
     found = store.read(lambda tx: tx.gates.get("9" * 16))
     assert found is not None
-    assert "expired" == found.status
+    assert ("expired", 101) == (found.status, found.answered_us)
     store.close()
 
 
