@@ -17,6 +17,7 @@ from midwatch.records.gate import GateRow
 from midwatch.records.principal import hash_token, new_token
 from midwatch.store.port import Store, Tx
 from tests.scenario.office import Office
+from tests.scenario.test_gates_undo import killed
 
 SHOP = ("ops.place", {"service": "shop", "version": "v2"})
 CART = ("ops.place", {"service": "cart", "version": "v2"})
@@ -158,3 +159,84 @@ def test_a_yes_stands_when_its_giver_has_more_rights_than_before(tmp_path: Path)
     update(office, "bob", roles="approver", token_hash=hash_token(new_token()))
     update(office, "cat", disabled_us=1)
     assert ("done", ["place shop v2"]) == (office.run(waiting.run, speaks="root").status, office.calls())
+
+
+def edited(office: Office, who: str, gate: str, arguments: dict[str, Any]) -> GateRow:
+    """Edit a gate as this person."""
+    with office.opened(token=office.tokens[who]) as kernel:
+        changed: GateRow = kernel.edit(gate, arguments)
+        return changed
+
+
+@pytest.mark.req("ATTACK-3")
+def test_an_edit_and_a_changed_target_together_do_not_shed_a_need(tmp_path: Path) -> None:
+    """Edited past the strict rule, approved by all, then the target is touched: who is asked again is who was asked before."""
+    rules = "- {when: {role: {target: [shop]}}, ask: admin}\n- {when: {effect: [destructive]}, ask: operator}"
+    office = Office(tmp_path, [[SHOP]], gates=rules)
+    root, bob = office.person("root", "admin"), office.person("bob", "operator")
+    office.person("cat", "operator")
+    gate = office.run(speaks="bob").gates[0]
+    needs = {need.who for need in edited(office, "cat", gate, dict(CART[1])).asks.needs}
+    assert ({"admin", "operator"}, "approved") == (needs, office.say(gate, root).status)
+    (office.work / "cart.version").write_text("v9")
+    office.run(office.gate(gate)[0].run, speaks="root")
+    row, _ = office.gate(gate)
+    assert ("open", needs, "cat") == (row.status, {need.who for need in row.asks.needs}, row.edited_by)
+    with pytest.raises(Denied):
+        office.say(gate, bob)
+    assert "approved" == office.say(gate, root).status
+    assert ["place cart v2"] == (office.run(row.run, speaks="root") and office.calls())
+
+
+@pytest.mark.req("ATTACK-3")
+def test_an_edited_action_that_was_cut_and_then_denied_ends_in_a_no(tmp_path: Path) -> None:
+    """The journal holds the edited arguments: a no to the repetition is told to the agent, and is no divergence of the run."""
+    office = Office(tmp_path, [[SHOP]])
+    waiting = office.run()
+    gate = waiting.gates[0]
+    with office.opened() as kernel:
+        kernel.edit(gate, dict(CART[1]))
+    office.say(gate)
+    killed(office, waiting.run)
+    (office.work / "register").write_text("not_done")
+    (office.work / "calls").unlink()
+    assert ("waiting", "open") == (office.run(waiting.run).status, office.gate(gate)[0].status)
+    office.say(gate, approve=False)
+    assert ("done", [], ["denied"]) == (office.run(waiting.run).status, office.calls(), office.answers(waiting.run))
+
+
+@pytest.mark.req("ATTACK-4")
+def test_a_no_is_not_undone_by_dropping_the_rule(tmp_path: Path) -> None:
+    """An operator lets the run go on under a fleet without the gate, after somebody said no: the action stays refused."""
+    office = Office(tmp_path, [[SHOP]])
+    waiting = office.run()
+    office.say(waiting.gates[0], approve=False)
+    office.rules(NOBODY)
+    result = office.run(waiting.run, accept=True, reason="a new policy")
+    assert ("done", [], ["denied"]) == (result.status, office.calls(), office.answers(waiting.run))
+
+
+@pytest.mark.req("ATTACK-4")
+def test_an_agent_does_not_wear_a_person_down_by_asking_again(tmp_path: Path) -> None:
+    """Four turns propose the very same action: one question, one no, and the later ones are refused without a person."""
+    same = ("ops.place", {"version": "v2", "service": "shop"})  # the other way round
+    office = Office(tmp_path, [[SHOP], [SHOP], [same], [SHOP]])
+    waiting = office.run()
+    office.say(waiting.gates[0], approve=False)
+    result = office.run(waiting.run)
+    assert ("done", 1, ["denied"] * 4) == (result.status, len(opened(office)), office.answers(waiting.run))
+
+
+@pytest.mark.req("ATTACK-4")
+@pytest.mark.parametrize("changed", ["arguments", "target"])
+def test_another_action_is_asked_about_after_a_no(tmp_path: Path, changed: str) -> None:
+    """The benign twin: other arguments, or the target is another one than at the no, make another question."""
+    office = Office(tmp_path, [[SHOP], [CART if changed == "arguments" else SHOP]])
+    waiting = office.run()
+    office.say(waiting.gates[0], approve=False)
+    if changed == "target":
+        (office.work / "shop.version").write_text("v1")
+    again = office.run(waiting.run)
+    assert ("waiting", 2) == (again.status, len(opened(office)))
+    office.say(again.gates[0])
+    assert ("done", 1) == (office.run(waiting.run).status, len(office.calls("place")))

@@ -3,4 +3,6 @@
 REQUIREMENTS: dict[str, str] = {
     "ATTACK-1": "Who speaks is looked up again in the transaction in which the word counts: rights taken back meanwhile are gone.",
     "ATTACK-2": "A yes whose giver lost the role, the reach or every right before the action runs allows nothing: it is asked again.",
+    "ATTACK-3": "What was edited keeps every need of the first asking, also when it is asked again or cut and repeated.",
+    "ATTACK-4": "A person's no holds in the run: under other rules, for a repetition, and without asking the same thing twice.",
 }

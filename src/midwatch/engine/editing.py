@@ -31,7 +31,7 @@ from midwatch.store.port import Store, Tx
 from midwatch.tools import arguments
 from midwatch.tools.decorate import Tool
 
-__all__ = ["Edit", "edit"]
+__all__ = ["Edit", "edit", "merged"]
 
 _OVER = ("done", "cancelled")
 
@@ -117,7 +117,7 @@ async def _judge(
         policy_digest=fleet.policy_digest,
     )
     preview = await preview_of(place, tool, checked.arguments)
-    return _Judged(tool, checked, action, _merged(row.asks, asked), state, preview)
+    return _Judged(tool, checked, action, merged(row.asks, asked), state, preview)
 
 
 def _amend(tx: Tx, fleet: Fleet, row: GateRow, wanted: Edit, judged: _Judged, at_us: int) -> GateRow:
@@ -197,7 +197,8 @@ def _checked(tool: Tool[..., Any], place: Place, wanted: Edit) -> arguments.Chec
     return checked
 
 
-def _merged(old: Terms, asked: decision.Allowed | decision.Ask) -> Terms:
+def merged(old: Terms, asked: decision.Allowed | decision.Ask) -> Terms:
+    """Give the needs of the rules that apply now, and beside them those that the agent's own arguments had."""
     new = asked.terms if isinstance(asked, decision.Ask) and asked.terms is not None else Terms(())
     known = {need.by for need in new.needs}
     needs = (*new.needs, *(need for need in old.needs if need.by not in known))

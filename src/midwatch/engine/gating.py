@@ -19,6 +19,7 @@ import orjson
 from midwatch.engine.answering import standing
 from midwatch.engine.card import Circumstances, card
 from midwatch.engine.context import Segment
+from midwatch.engine.editing import merged
 from midwatch.engine.helping import HelperFailed, Place, labels_in, preview_of, state_of
 from midwatch.engine.passage import Answered, Passage, Waiting, draft, known
 from midwatch.engine.record import Record
@@ -61,7 +62,7 @@ class Gating:
 
         def work(tx: Tx) -> str | None:
             gate = tx.gates.get(p.effect)
-            if gate is None or gate.edited_by is None or gate.status in ("denied", "expired"):
+            if gate is None or gate.edited_by is None:
                 return None
             body = tx.blobs.get(gate.arguments)
             return None if body is None else body.decode()
@@ -71,6 +72,8 @@ class Gating:
     async def decide(self, p: Passage) -> Answered | Waiting | None:
         """Carry out stage 5."""
         gate = self._seg.store.read(lambda tx: tx.gates.get(p.effect))
+        if gate is not None and gate.status == "denied":
+            return self._no(p, "a person said no", by="person", gate=gate.id)  # whatever the rules say by now
         verdict = self._verdict(p, gate)
         if verdict is None:
             return None
@@ -82,10 +85,19 @@ class Gating:
             return Waiting(gate=gate.id)
         if gate.status == "approved" and now <= gate.expires_us:
             return await self._use(p, verdict, gate)
+        return self._no(p, "no valid yes was given in time", by=verdict.by, gate=gate.id)
+
+    def _no(self, p: Passage, reason: str, **detail: str) -> Answered:
         self._record.release(p)
-        p.mark("gates", "deny", by=verdict.by, gate=gate.id)
-        reason = "a person said no" if gate.status == "denied" else "no valid yes was given in time"
+        p.mark("gates", "deny", **detail)
         return self._record.refuse(p, "denied", reason, hint="do not propose the same action again")
+
+    def _said_no(self, p: Passage, state: str) -> str | None:
+        """Give the gate at which a person said no to this very action, on the target as it is, in this run: no is not asked twice."""
+        rows = self._seg.store.read(lambda tx: tx.gates.list(run=p.actor.run, statuses=("denied",), limit=10_000))
+        action = self._action(p)
+        same = (row.id for row in rows if row.kind == "action" and (row.action, row.precondition) == (action, state))
+        return next(same, None)
 
     def asks_again(self, p: Passage) -> bool:
         """Say whether the gate was opened anew since its yes was read: somebody changed the action at that very moment."""
@@ -131,7 +143,9 @@ class Gating:
             labels=labels_in(self._seg.store, self._seg.fleet, p.actor.run, self._seg.registry),
         )
         if isinstance(verdict, Ask):
-            return verdict
+            if gate is None or gate.edited_by is None:
+                return verdict
+            return replace(verdict, terms=merged(gate.asks, verdict))
         if gate is not None and gate.edited_by is not None:  # an edit does not talk a gate away
             left = max(1, gate.expires_us - now)
             return Ask(gate.reason, by="edited", who=gate.who, expires_us=left, terms=gate.asks)
@@ -168,6 +182,9 @@ class Gating:
             state = await state_of(self.place(p), tool, checked.arguments)
         except HelperFailed as failed:
             return self._unreadable(p, verdict, failed)
+        before = self._said_no(p, state)
+        if before is not None:
+            return self._no(p, "a person said no to this very action in this run", by="person", gate=before)
         preview = await preview_of(self.place(p), tool, checked.arguments)
         made_up = await self._made_up(p)
         now = self._seg.clock()
