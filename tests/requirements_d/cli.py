@@ -12,4 +12,10 @@ REQUIREMENTS: dict[str, str] = {
     "CLI-9": "`doctor` changes nothing, says that the process sandbox is no isolation, fails on what stops a run",
     "CLI-10": "text that a model or a tool wrote cannot steer the operator's terminal",
     "CLI-11": "the display of a run shows each agent's state and the spend against its caps, from the ledger's events",
+    "CLI-12": "on a terminal a waiting run asks each open question once, records the words, and goes on in the same command",
+    "CLI-13": "only admins change people, as their rights are at that moment; tokens are shown once and the last admin stays",
+    "CLI-14": "`undo` ends in 0 when nothing is left, 3 when something is in doubt, 1 else, and asks before it acts",
+    "CLI-15": "`resume --answered` goes on with what was answered and with nothing else, each run under its own fleet",
+    "CLI-16": "how people answer is measured, and who waves questions through is named plainly",
+    "CLI-17": "no text of an agent can pose as a line of a card, and every character that cannot be seen is shown",
 }
