@@ -47,13 +47,25 @@ def test_an_effect_that_nobody_saw_the_end_of_waits_for_a_person(
 
 
 @pytest.mark.req("BAD-1")
-@pytest.mark.parametrize("tool", ["slow_keyed", "slow_look"])
-def test_what_may_be_repeated_is_told_as_a_time_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: str) -> None:
-    """A read, and a write that knows its key, cannot do harm twice: the agent learns of the time-out and decides."""
-    trial = Trial(tmp_path, monkeypatch, [call(tool, {"what": "milk"}), DONE])
+def test_a_read_that_timed_out_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read does no harm twice: the agent learns of the time-out and decides."""
+    trial = Trial(tmp_path, monkeypatch, [call("slow_look", {"what": "milk"}), DONE])
     result = trial.run()
     (trial.work / "go").touch()
     assert ("done", ["timeout"]) == (result.status, trial.calls(result.run))
+
+
+@pytest.mark.req("BAD-1")
+def test_a_write_that_knows_its_key_is_repeated_under_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told of a time-out, an agent would call again under another key, and the world would change twice: so the kernel repeats it."""
+    trial = Trial(tmp_path, monkeypatch, [call("slow_keyed", {"what": "milk"}), DONE])
+    waiting = trial.run()
+    assert ("waiting", waiting.in_doubt * 2) == (waiting.status, tuple(trial.lines("keys")))
+    (trial.work / "go").touch()
+    done = trial.run(waiting.run)
+    keys = tuple(trial.lines("keys"))
+    assert ("done", waiting.in_doubt, [None]) == (done.status, tuple(set(keys)), trial.calls(done.run))
+    assert (len(keys), True) == (done.tool_calls, trial.kept(done.run))
 
 
 def until(true: Callable[[], bool]) -> None:

@@ -81,9 +81,10 @@ def slow(context: ToolContext, what: Text) -> dict[str, str]:
     note_down(context, "late", what)
     return {"noted": what}
 
-@tool(effect="write", idempotent=True, runs="broker", open_world=False, timeout="50ms")
+@tool(effect="write", idempotent=True, runs="broker", open_world=False, timeout="400ms")
 def slow_keyed(context: ToolContext, what: Text) -> dict[str, str]:
     """Note a line, too late, under a key."""
+    note_down(context, "keys", context.idempotency_key)
     return slow(context, what)
 
 @tool(effect="read", runs="broker", open_world=False, timeout="50ms")

@@ -34,6 +34,8 @@ from midwatch.tools.decorate import Tool
 __all__ = ["Pipeline"]
 
 REPEATABLE: Final = ("pure", "read")
+ATTEMPTS: Final = 2
+"""Of a call that knows its key and whose end nobody saw, in one segment; then the run waits, and `resume` tries again."""
 
 
 class Pipeline:
@@ -62,9 +64,17 @@ class Pipeline:
         Raises:
             Halted: the run must stop; nothing more of it happens in this segment.
         """
-        seg = self._seg
-        seg.check()
-        passage = Passage(actor, call_id, name, raw, causes, guessed=guessed)
+        for attempt in range(ATTEMPTS):
+            passage = Passage(actor, call_id, name, raw, causes, guessed=guessed)
+            outcome = await self._carry(passage)
+            unknown = isinstance(outcome, Waiting) and outcome.in_doubt is not None
+            if not unknown or not self._repeatable(passage) or attempt == ATTEMPTS - 1:
+                break  # under its own key an idempotent call may be made again: a new proposal of it would have another one
+        return outcome
+
+    async def _carry(self, passage: Passage) -> Answered | Waiting:
+        """Take one passage through the ten stages."""
+        self._seg.check()
         stop = (
             self._contract(passage)
             or await self._journalled(passage)
@@ -79,7 +89,7 @@ class Pipeline:
         if refused is not None:
             return refused
         performed = await self._perform(passage)
-        if performed.unclear and not self._repeatable(passage):
+        if performed.unclear and known(passage)[0].contract.effect not in REPEATABLE:
             return self._in_doubt(passage, performed)
         return await self._settle(passage, performed)
 
@@ -342,7 +352,7 @@ class Pipeline:
         return tool.contract.effect in REPEATABLE or tool.contract.idempotent
 
     def _in_doubt(self, p: Passage, performed: perform.Performed) -> Waiting:
-        """Leave the effect `started`: nobody saw what it did, so its reconciler or a person must say it, never we."""
+        """Leave the effect `started`: nobody saw what it did, so its key, its reconciler or a person must settle it, never we."""
         tool, _ = known(p)
         seg, now = self._seg, self._seg.clock()
         error = performed.error
@@ -358,6 +368,7 @@ class Pipeline:
                 "detail_blob": tx.blobs.put(seg.scrub.text(performed.detail)[0].encode()) if performed.detail else None,
             }
             tx.ledger.append(draft("effect.in_doubt", p.actor, now, data, causes=(p.seq,)))
+            tx.runs.add_spend(p.actor.run, tx.budgets.settle(p.reservation, {"tool_calls": 1}, at_us=now))
 
         seg.write(work)
         return Waiting(in_doubt=p.effect)
