@@ -1,13 +1,14 @@
 r"""Canonical: every reading of a text that a target could see once disguises are undone.
 
 In:   one text, as it stands in a tool call. Out: `Readings`: plain lower-case texts, each with the layers that were undone for it.
-May import: gates.letters, gates.encodings, gates.shellwords. Must not know: which words matter, tools, roles, rules.
+May import: gates.ciphers, gates.encodings, gates.shellwords. Must not know: which words matter, tools, roles, rules.
 Why all readings instead of one: a disguise for one target is plain text for another (`%64` is a letter to a web server, two
 digits to a shell), so nothing is ever replaced: the plain reading is always the first.
 
 How: the cleaned text is read by a shell (`shell`), without comments and tags (`comments`), reversed or shifted where the text says
-that somebody does so (`transform`), and decoded (`gates.encodings`). What these give is read again, `DEPTH` levels deep, so that
-layers may lie in any order. Of every text the letter games (`leet`, `spaced`, `split`, `alike`) are undone last.
+that somebody does so (`transform`), spelled out of codes that a reader knows (`cipher`), and decoded (`gates.encodings`). What these
+give is read again, `DEPTH` levels deep, so that layers may lie in any order. Of every text the letter games (`leet`, `spaced`,
+`split`, `reversed`, `alike`) are undone last.
 
 Caps, so that the time is linear in the text and bounded in all:
     WINDOW   a text longer than twice this is read at its two ends only, this much of each: `windowed`
@@ -27,6 +28,7 @@ from dataclasses import dataclass
 from functools import partial
 from urllib.parse import unquote
 
+from midwatch.gates.ciphers import deciphered
 from midwatch.gates.encodings import LAYERS, decode
 from midwatch.gates.letters import clean, fold, games, humps, tall
 from midwatch.gates.shellwords import shell
@@ -40,14 +42,17 @@ WORK = 8 * WINDOW
 DEPTH = 4
 
 # Taking quotes, comments and pluses away ends somewhere; an encoding that is left over at the last level hides something.
-_HARMLESS = frozenset({"shell", "concat", "comments", "transform"})
+_HARMLESS = frozenset({"shell", "concat", "comments", "transform", "cipher"})
 _TAG = re.compile(r"<[^<>\n]{0,160}>")
+_SET_IN = re.compile(r"\\[A-Za-z]{1,16}\*?\{([^{}\n]{0,80})\}")
+_BOARD = re.compile(r"\[/?(?:b|i|u|s|color|size|font|url|code|quote|center)(?:=[^\]\n]{0,40})?\]", re.IGNORECASE)
+_LINK = re.compile(r"\[([^\[\]\n]{1,40})\]\([^()\n]{0,120}\)")
 _LINE_COMMENT = re.compile(r"(?:(?<=\w)--|--(?=\s))[^\n]{0,200}(?:\n|$)")
 _WORD = re.compile(r"[\w+/=%&#\\-]+")
 _CARET = re.compile(r"(?<=\w)[\^`](?=\w)")
 _TURNED = re.compile(r"\brev\b|reverse|\[::-1\]")
 _TURN_ME = re.compile(
-    r"backwards?\b|right[- ]to[- ]left|mirrored|from the (?:end|back)|"
+    r"backwards?\b|in reverse|right[- ]to[- ]left|mirrored|from the (?:end|back)|"
     r"revers\w{0,2} (?:it|this|the |each|every|all)|(?:letters|order|text|word|string)s? reversed"
 )
 _SOFT = re.compile(r"=\r?\n")
@@ -204,6 +209,9 @@ def _undone(text: str, layers: tuple[str, ...]) -> Iterator[tuple[str, tuple[str
     if "transform" not in since:
         for other in _transformed(text):
             yield other, ("transform",), True
+    if "cipher" not in since:
+        for other in deciphered(text):
+            yield other, ("cipher",), True
     decoded, names = decode(text)
     if names:
         yield clean(decoded), names, True
@@ -222,6 +230,10 @@ def _without_comments(text: str) -> str:
         bare = _TAG.sub("", bare)
     if "--" in bare and "\n" in bare:
         bare = _LINE_COMMENT.sub(" ", bare)
+    if "\\" in bare and "{" in bare:
+        bare = _SET_IN.sub(r"\1", _SET_IN.sub(r"\1", bare))
+    if "[" in bare:
+        bare = _BOARD.sub("", _LINK.sub(r"\1", bare))
     if "^" in bare or "`" in bare:
         bare = _CARET.sub("", bare)
     if bare == text:

@@ -81,6 +81,26 @@ _PHRASES: dict[str, tuple[tuple[str, re.Pattern[str]], ...]] = {
             ),
         ),
     ),
+    **dict.fromkeys(
+        ("railway", "copilot", "convox", "okteto", "devspace", "waypoint", "sst", "render", "zeabur", "koyeb"),
+        (
+            (
+                "deploy",
+                _pair(
+                    "railway|copilot|convox|okteto|devspace|waypoint|sst|render|zeabur|koyeb",
+                    "up|redeploy|release|promote|rollback",
+                ),
+            ),
+        ),
+    ),
+    **dict.fromkeys(
+        ("sam", "amplify", "eb"), (("deploy", _pair("sam|amplify|eb", "sync|push|publish|create|upgrade|swap")),)
+    ),
+    **dict.fromkeys(
+        ("webapp", "containerapp", "functionapp"),
+        (("deploy", _pair("webapp|containerapp|functionapp", "up|create|restart|swap|publish")),),
+    ),
+    "supabase": (("database", _pair("supabase", "db[\\s\\x01]+(?:push|reset|remote)|migration")),),
     "twine": (("deploy", _pair("twine", "upload")),),
     **dict.fromkeys(("skopeo", "crane"), (("deploy", _pair("skopeo|crane", "copy|sync|push|cp")),)),
     "cloudformation": (("deploy", _pair("cloudformation", "create-stack|update-stack|execute-change-set")),),
@@ -98,7 +118,12 @@ _PHRASES: dict[str, tuple[tuple[str, re.Pattern[str]], ...]] = {
     "bq": (("delete", _pair("bq", "rm")),),
     "redis": (("database", re.compile(r"(?<![\w-])redis-cli(?![\w-])")),),
     "pg": (
-        ("database", re.compile(r"(?<![\w-])pg_(?:dump|dumpall|restore|ctl|basebackup|upgrade|resetwal)(?![\w-])")),
+        (
+            "database",
+            re.compile(
+                r"(?<![\w-])pg_(?:dump|dumpall|restore|ctl|basebackup|upgrade|resetwal|rewind|receivewal|\w{2,12}cluster)(?![\w-])"
+            ),
+        ),
     ),
     **{
         f"pg_{name}"[3:]: (("database", re.compile(rf"(?<![\w-])pg_{name}(?![\w-])")),)
@@ -223,6 +248,13 @@ _CARRIER = re.compile(
 _GLOBBED = re.compile(r"/[\w-]{0,24}[?*\[]")
 _GLOB = re.compile(r"(?:^|[\n;|&(`]|sudo )[\s\x01]*((?:/[\w?*\[\]!^-]{1,24}){1,5})(?=[\s\x01])")
 
+# `: > file` and `cd x && > file` leave a file with nothing in it.
+_FILE = r"\|?[\s\x01]*(?!/dev/)[\"']?[\w.~$-]{0,80}[/.][\w./${}-]{1,160}[\"']?[\s\x01]*(?:$|[;&\n])"
+_EMPTIED = re.compile(
+    r"(?:(?:^|[\n;&|({])[\s\x01]*(?::|true|echo[\s\x01]+-n(?:[\s\x01]+(?:''|\"\"))?|printf[\s\x01]+(?:''|\"\"))[\s\x01]*|"
+    rf"(?:^|;|&&)[ \x01]*)>{_FILE}"
+)
+
 # A program given another name: what it is called from then on says nothing.
 _BORROWED = re.compile(
     r"(?<![\w-])(?:ln|cp|mv|install|cat|tee|dd)[\s\x01][^\n;|&]{0,60}?bin/(" + "|".join(_PLACED) + r")(?=[\s\x01\"']|$)"
@@ -248,21 +280,22 @@ def in_commands(text: str, tokens: frozenset[str], *, command: bool) -> Iterator
             alone = not text[found.end() : found.end() + 2].strip("\n")
             if (anywhere or command) and (command or not alone) and _in_place(text, found.start()):
                 yield word
-    if command and text.startswith("del ") and "\n" not in text:
+    if command:
+        yield from _in_lines(text)
+
+
+def _in_lines(text: str) -> Iterator[str]:
+    """What a line says that somebody runs, beside its programs' names."""
+    if (">" in text and _EMPTIED.search(text)) or (text.startswith("del ") and "\n" not in text):
         yield "delete"
-    if command and "bin/" in text:
+    if "bin/" in text:
         yield from (_PLACED[found[1]][0] for found in _BORROWED.finditer(text))
-    if command and _GLOBBED.search(text):
-        for found in _GLOB.finditer(text):
-            name = found[1].rpartition("/")[2]
-            # `/bin/r?` is a program; `/*` and `src/*` are many things.
-            if (
-                re.search(r"[?*\[]", found[1])
-                and (re.search(r"[a-z]", name) or found[1].count("/") > 1)
-                and name != "*"
-            ):
-                fits = re.compile(translate(name))
-                yield from (word for head, (word, _) in _PLACED.items() if fits.match(head))
+    for found in _GLOB.finditer(text) if _GLOBBED.search(text) else ():
+        name = found[1].rpartition("/")[2]
+        # `/bin/r?` is a program; `/*` and `src/*` are many things.
+        if re.search(r"[?*\[]", found[1]) and (re.search(r"[a-z]", name) or found[1].count("/") > 1) and name != "*":
+            fits = re.compile(translate(name))
+            yield from (word for head, (word, _) in _PLACED.items() if fits.match(head))
 
 
 def _in_place(text: str, start: int) -> bool:

@@ -5,8 +5,8 @@ May import: the standard library. Must not know: which words matter, what a shel
 Why in place and again on a line of its own: `de$(echo bGV0ZQ== | base64 -d)` is one word only where it stands, and the command
 inside `exec(b64decode("..."))` begins a line only by itself. What does not decode to text is left as it was: a hash stays a hash.
 
-Layers, in the order they are tried: `html`, `url`, `quoted-printable`, `escapes`, `numbers` (CHAR(), chr(), fromCharCode,
-decimal lists), `concat`, `base64`, `base32`, `hex`, `binary`. An encoding inside an encoding takes another call.
+Layers, in the order they are tried: `html`, `url`, `quoted-printable`, `escapes`, `numbers` (CHAR(), chr(), fromCharCode, sums
+in them, `%c`, decimal lists), `concat`, `base64`, `base85`, `base32`, `hex`, `binary`. An encoding inside an encoding takes another call.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import html
 import re
 import unicodedata
 import zlib
-from base64 import b32decode
+from base64 import a85decode, b32decode, b85decode
 from collections.abc import Callable
 from urllib.parse import unquote
 
@@ -30,10 +30,20 @@ _QUOTED = re.compile(r"(?:=[0-9A-F]{2}){2,}")
 _ESCAPE = re.compile(
     r"\\(?:u\{([0-9a-fA-F]{1,6})\}|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|x\{?([0-9a-fA-F]{2})\}?|0?([0-3][0-7]{2})|N\{([A-Za-z -]{3,60})\})"
 )
+_POINT = re.compile(r"U\+([0-9A-Fa-f]{4,6})")
+_POINTS = re.compile(r"U\+[0-9A-Fa-f]{4,6}(?:[\s,;-]{0,2}U\+[0-9A-Fa-f]{4,6})*")
+_NUMBER = r"(?:0x[0-9a-f]{2}|\d{1,3}\s?[-+*^]\s?\d{1,3}|\d{2,3})"
 _CHR = re.compile(
     r"\bN?(?:chr|char|chr\$|chrw|unichr|fromcharcode|fromcodepoint|bytes|bytearray|uint8array\.from|pack)\s{0,2}\(\s{0,2}\[?"
-    r"\s{0,2}((?:0x[0-9a-f]{2}|\d{2,3})(?:\s{0,2},\s{0,2}(?:0x[0-9a-f]{2}|\d{2,3})){0,400})\s{0,2}\]?\s{0,2}\)",
+    rf"\s{{0,2}}({_NUMBER}(?:\s{{0,2}},\s{{0,2}}{_NUMBER}){{0,400}})\s{{0,2}}\]?\s{{0,2}}\)",
     re.IGNORECASE,
+)
+_SUM = re.compile(r"(\d{1,3})\s?([-+*^])\s?(\d{1,3})")
+_ORD = re.compile(r"\bord\(\s?([\"'])([!-~])\1\s?\)")
+_CAST = re.compile(r"\[char\]\s?\(?(0x[0-9a-f]{2}|\d{2,3})\)?", re.IGNORECASE)
+_CASTS = re.compile(rf"\[char\[\]\]\s?@?\(?\s?({_NUMBER}(?:\s?,\s?{_NUMBER}){{0,400}})\s?\)?", re.IGNORECASE)
+_PRINTED = re.compile(
+    r"([\"'])([^\"'%\n]{0,20}(?:%c[^\"'%\n]{0,20}){1,40})\1\s?[,%]\s?\(?\s?(\d{2,3}(?:\s?,\s?\d{2,3}){0,40})\s?\)?"
 )
 _TWO = re.compile(r"\d\d[,\s]\s?\d\d")
 _DECIMALS = re.compile(r"(?<![\d.,-])(?:\d{2,3}(?:,\s?|\s)){3,2000}\d{2,3}(?![\d.])")
@@ -49,6 +59,7 @@ _BASE64 = re.compile(
 )
 _BASE64_SHORT = re.compile(r"(?<![A-Za-z0-9+/_-])(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{2,3}={1,2})(?![A-Za-z0-9+/_=-])")
 _BASE64_PART = re.compile(r"[A-Za-z0-9+/]{8,}={0,2}")
+_BASE85 = re.compile(r"([\"'])((?:(?!\1)[!-~]){8,4096})\1|<~([!-u]{8,4096})~>")
 _BASE32 = re.compile(r"(?<![A-Za-z0-9])[A-Z2-7]{8,}={0,6}(?![A-Za-z0-9])")
 _HEX = re.compile(r"(?<![0-9A-Za-z])(?:(?:0x|\\x|%)?[0-9a-fA-F]{2}[ :,;_-]{0,2}){3,}(?![0-9A-Za-z])")
 _HEX_PAIR = re.compile(r"(?:0x|\\x|%)?([0-9a-fA-F]{2})")
@@ -73,7 +84,9 @@ def decode(text: str) -> tuple[str, tuple[str, ...]]:
 
 
 def unescape(text: str) -> str:
-    r"""Read `\u0064`, `\u{64}`, `\x64`, `\144`, `\U00000064` and `\N{LATIN SMALL LETTER D}`."""
+    r"""Read `\u0064`, `\u{64}`, `\x64`, `\144`, `\U00000064`, `\N{LATIN SMALL LETTER D}` and `U+0064 U+0065`."""
+    if "U+" in text:
+        text = _POINTS.sub(lambda match: "".join(map(_point, _POINT.findall(match[0]))), text)
     return _ESCAPE.sub(_escaped, text) if "\\" in text else text
 
 
@@ -102,6 +115,11 @@ def _quoted_printable(text: str) -> str:
     return _QUOTED.sub(lambda match: _said(bytes.fromhex(match[0].replace("=", ""))) or match[0], text)
 
 
+def _point(digits: str) -> str:
+    code = int(digits, 16)
+    return chr(code) if code < 0x110000 and not 0xD800 <= code < 0xE000 else ""
+
+
 def _escaped(match: re.Match[str]) -> str:
     braced, short, long, byte, octal, name = match.groups()
     if name:
@@ -114,14 +132,36 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def _numbers(text: str) -> str:
+    if "ord(" in text:
+        text = _ORD.sub(lambda match: str(ord(match[2])), text)
     if "(" in text:
         text = _CHR.sub(lambda match: f"'{_from_numbers(match[1])}'", text)
+    if "[char" in text.lower():
+        text = _CASTS.sub(_from_casts, _CAST.sub(_from_casts, text))
+    if "%c" in text:
+        text = _PRINTED.sub(_from_format, text)
     if not _TWO.search(text):
         return text
     return _DECIMALS.sub(lambda match: _from_numbers(match[0], long=True) or match[0], text)
 
 
+def _from_casts(match: re.Match[str]) -> str:
+    return f"'{_from_numbers(match[1])}'"
+
+
+def _from_format(match: re.Match[str]) -> str:
+    letters = iter(_from_numbers(match[3]))
+    said = re.sub("%c", lambda _: next(letters, ""), match[2])
+    return f"{match[1]}{said}{match[1]}"
+
+
+def _summed(match: re.Match[str]) -> str:
+    left, right = int(match[1]), int(match[3])
+    return str(abs({"+": left + right, "-": left - right, "*": left * right, "^": left ^ right}[match[2]]))
+
+
 def _from_numbers(listed: str, *, long: bool = False) -> str:
+    listed = _SUM.sub(_summed, listed) if not long else listed
     numbers = [int(number, 0) if number[:2] in {"0x", "0X"} else int(number) for number in re.findall(r"\w+", listed)]
     if long and not all(9 <= number < 127 for number in numbers):
         return ""
@@ -170,6 +210,24 @@ def _base64_said(run: str) -> str:
         return ""
     said = _said(raw)
     return "" if len(bare) < 12 and not said.strip().isprintable() else said
+
+
+def _base85(text: str) -> str:
+    if "85" not in text and "<~" not in text:
+        return text
+    return _BASE85.sub(_from_base85, text)
+
+
+def _from_base85(match: re.Match[str]) -> str:
+    run = match[2] or match[3]
+    for undo in (b85decode, a85decode):
+        try:
+            said = _said(undo(run.encode("ascii")))
+        except ValueError:
+            continue
+        if said:
+            return _apart(said)
+    return match[0]
 
 
 def _base32(text: str) -> str:
@@ -235,6 +293,7 @@ LAYERS: dict[str, Callable[[str], str]] = {
     "numbers": _numbers,
     "concat": _concat,
     "base64": _base64,
+    "base85": _base85,
     "base32": _base32,
     "hex": _hex,
     "binary": _binary,

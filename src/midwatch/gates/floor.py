@@ -20,7 +20,7 @@ any argument, and a text longer than its window in all but content. Content beyo
 
 What several arguments say together (`gates.siblings`): texts of one object or list pasted together, commands among them spread over
 several arguments, names that one text uses and another argument gives a value, numbers that count letters. Such a hit names what was
-done first (`joined`, `filled`), and counts only where no argument says the word by itself.
+done first (`joined`, `beside`, `filled`), and counts only where no argument says the word by itself.
 
 A fleet's own keywords match on the same readings, by the rule of `words.keyword`.
 """
@@ -34,7 +34,7 @@ from typing import Any, Final
 
 from midwatch.gates.canonical import Reading, Readings, readings
 from midwatch.gates.letters import GAMES, fold
-from midwatch.gates.siblings import filled, joined, numbered
+from midwatch.gates.siblings import columns, filled, joined, numbered
 from midwatch.gates.words import WORDS, Manner, families, keyword
 
 __all__ = ["TOOL", "UNREADABLE", "WORDS", "Hit", "Roles", "read"]
@@ -43,6 +43,7 @@ TOOL: Final = "(tool)"
 UNREADABLE: Final = "unreadable"
 NESTING = 32  # levels of lists and objects; deeper is unreadable
 TEXTS = 4096  # texts of one call; more is unreadable
+_WORDS = 32
 TOGETHER = 65_536  # characters that several arguments say together; more is unreadable in all but content
 
 _STRICTER: Final[tuple[Manner, ...]] = ("prose", "act", "command")
@@ -106,7 +107,7 @@ def read(tool_name: str, arguments: Mapping[str, Any], roles: Roles, extra: Sequ
         if spent > TOGETHER and piece.manner != "prose":
             hits.setdefault((UNREADABLE, piece.argument), Hit(UNREADABLE, piece.argument, piece.how))
         for found in _hits(piece, own) if spent <= TOGETHER else ():
-            if found.word not in said:
+            if found.word not in said and (piece.how, found.word) != ("beside", "billing"):  # Bill, of customer care
                 hits.setdefault((found.word, found.argument), found)
     return tuple(hits.values())
 
@@ -127,8 +128,7 @@ def _texts(value: Any, path: str, roles: Roles, depth: int) -> Iterator[_Text]:
             if inner is not False and inner is not None and _manner(roles, name):
                 yield _Text(name, "act", str(key))
             yield from _texts(inner, name, roles, depth + 1)
-        names = {f"{path}.{key}" if path else str(key): inner for key, inner in value.items()}
-        yield from _together([(name, inner) for name, inner in names.items() if isinstance(inner, str)], roles)
+        yield from _of_object(value, path, roles)
     elif isinstance(value, list | tuple):
         words = [item for item in value if isinstance(item, str)]
         manner = _manner(roles, path)
@@ -139,10 +139,28 @@ def _texts(value: Any, path: str, roles: Roles, depth: int) -> Iterator[_Text]:
         for item in value:
             yield from _texts(item, path, roles, depth + 1)
         yield from _together([(path, word) for word in words[:256]], roles)
+        for key, texts in columns(value):
+            yield from _together([(f"{path}.{key}", text) for text in texts], roles)
     elif isinstance(value, str):
         manner = _manner(roles, path)
         if manner:
             yield _Text(path, manner, value, name=path.rpartition(".")[2])
+
+
+def _of_object(value: Mapping[Any, Any], path: str, roles: Roles) -> Iterator[_Text]:
+    """What the values of an object say together: its texts, lists of words among them, and equal keys of its own objects."""
+    said: list[tuple[str, str]] = []
+    for key, inner in value.items():
+        name = f"{path}.{key}" if path else str(key)
+        if isinstance(inner, str):
+            said.append((name, inner))
+        elif (
+            isinstance(inner, list | tuple) and 0 < len(inner) <= _WORDS and all(isinstance(one, str) for one in inner)
+        ):
+            said.append((name, " ".join(inner)))
+    yield from _together(said, roles)
+    for key, texts in columns(tuple(value.values())):
+        yield from _together([(f"{path}.{key}" if path else key, text) for text in texts], roles)
 
 
 def _together(named: Sequence[tuple[str, str]], roles: Roles) -> Iterator[_Text]:
@@ -153,8 +171,8 @@ def _together(named: Sequence[tuple[str, str]], roles: Roles) -> Iterator[_Text]
     names = list(dict.fromkeys(name for name, _, _ in heard))
     argument = "+".join(names if len(names) < 4 else [names[0], names[-1]])
     least = min((manner for _, manner, _ in heard), key=_STRICTER.index)
-    for text in joined([text for _, _, text in heard]):
-        yield _Text(argument, least, text, "joined")
+    for how, text in joined([text for _, _, text in heard]):
+        yield _Text(argument, least, text, how)
 
 
 def _manner(roles: Roles, name: str) -> Manner | None:

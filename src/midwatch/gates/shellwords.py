@@ -44,6 +44,8 @@ _RUNNERS = re.compile(
 _SAYS = re.compile(
     r"echo|printf|cat|print|tee|write-output|rev|tr|base64|xxd|sed|awk|cut|head|tail|col|openssl|base32|gunzip|zcat|tac|sort|uniq"
 )
+_LANGUAGES = re.compile(r"python[\d.]*|perl|ruby|node|php|lua|[gm]?awk|osascript")
+_PRINTS = re.compile(r"(?:print(?:f|ln)?|puts|echo|say|write|log|-p)[\s\x01]{0,2}\(?[\s\x01]{0,2}([\"'])(.{1,200}?)\1")
 _KEEPERS = re.compile(
     r"(?:\.(?:sh|bash|zsh|py|pl|rb|bat|ps1|cmd|service)|cron\S*|rc|profile|hooks?/\S+|Makefile|Jenkinsfile)$"
 )
@@ -416,6 +418,9 @@ def _output(words: list[str]) -> str:
             chunk = iter(values[place : place + count])
             said += _FORMAT.sub(lambda _, chunk=chunk: next(chunk, ""), pattern)  # type: ignore[misc]
         return unescape(said.replace("\\n", " "))
+    if _LANGUAGES.fullmatch(name):
+        printed = _PRINTS.search(" ".join(rest))
+        return unescape(printed[2]) if printed else ""
     if "<<<" in rest[:-1] and _SAYS.fullmatch(name):
         said = rest[rest.index("<<<") + 1]
         return said[::-1] if name == "rev" else said

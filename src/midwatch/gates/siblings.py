@@ -11,16 +11,18 @@ Bounds: of a long text only its two ends can meet a neighbour, `EDGE` characters
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-__all__ = ["filled", "joined", "numbered"]
+__all__ = ["columns", "filled", "joined", "numbered"]
 
 EDGE = 96
 JOINED = 4096
 VALUES, LENGTH = 128, 512
 FILLED = 65_536
 LETTERS = 4096
+ROWS = 256
 
 _HOLES = re.compile(r"[$%{]|__|<[A-Za-z]")
 _USED = re.compile(
@@ -28,20 +30,34 @@ _USED = re.compile(
     r"|__([A-Za-z]\w*?)__|!([A-Za-z_]\w*)!"
 )
 _NAMED = re.compile(r"(?:export[ ]|set[ ]|\$env:|-e[ ]|--env[ =])?([A-Za-z_]\w{0,40})=(.{1,512})")
+_BEGINS = re.compile(r"[A-Z][a-z]")  # a word of its own: Del, Eteweg 4
 _NAME = re.compile(r"[A-Za-z_][\w-]{0,40}")
 
 
-def joined(texts: Sequence[str]) -> Iterator[str]:
+def joined(texts: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Join texts of one object or list: without anything between them, and apart by blanks.
 
     Args:
         texts: in their order; one alone is read by itself.
+
+    Yields:
+        (how, text), how `joined` or `beside`.
     """
     if len(texts) < 2:
         return
     ends = [text if len(text) <= 2 * EDGE else f"{text[:EDGE]}\n{text[-EDGE:]}" for text in texts]
-    yield "".join(ends)[:JOINED]
-    yield " ".join(ends)[:JOINED]
+    yield "joined", "".join(end if _BEGINS.match(end) is None else f"\n.\n{end}" for end in ends)[:JOINED]
+    yield "beside", " ".join(ends)[:JOINED]
+
+
+def columns(rows: Sequence[object]) -> Iterator[tuple[str, list[str]]]:
+    """Give the texts that stand under one key in several objects of a list: (key, texts)."""
+    table: dict[str, list[str]] = {}
+    for row in rows[:ROWS]:
+        for key, value in itertools.islice(row.items(), 16) if isinstance(row, Mapping) else ():
+            if isinstance(value, str) and (key in table or len(table) < 16):
+                table.setdefault(key, []).append(value)
+    yield from ((str(key), texts) for key, texts in table.items())
 
 
 def numbered(values: Sequence[object]) -> str:
@@ -59,7 +75,7 @@ def filled(texts: Sequence[tuple[str, str]]) -> Iterator[tuple[int, str]]:
     Yields:
         (place, filled): once with the values in the names' places, and once behind assignments, for a shell to work out.
     """
-    if not any(_HOLES.search(text) for _, text in texts):
+    if sum(1 for name, _ in texts if name) < 2 or not any(_HOLES.search(text) for _, text in texts):
         return
     values = dict(_values(texts))
     spent = 0

@@ -55,7 +55,7 @@ _PLAIN: dict[str, str] = {
 }
 # What a word is taken for in another sense, close to it.
 _OTHERWISE = {
-    "rechnung": re.compile(r"rechnung[\s\x01]+(?:zu[\s\x01]+)?(?:tragen|tragt|trug|getragen)|eigene[\s\x01]+rechnung"),
+    "rechnung": re.compile(r"\b(?:trage|tragen|tragt|trug|getragen|eigene)\b"),
     **dict.fromkeys(
         ("desplegar", "despliega", "deploie", "ausrollen", "ausgerollt", "uitrollen", "uitgerold"),
         re.compile(r"\b(?:menu|lista|panel|teig|teppich|deeg|tapijt|matte|bandera)\b"),

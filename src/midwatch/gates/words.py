@@ -160,11 +160,13 @@ _OPERATION = re.compile(
 # To deploy in plain words: a version rolls out or goes live; dough is rolled out and a stream goes live too.
 _ROLL = re.compile(r"(?<![a-z])(?:roll(?:s|ed|ing)?[\s\x01-]{1,2}out|rollouts?)(?![a-z])")
 _GO_LIVE = re.compile(
-    r"(?<![a-z])(?:go|goes|going|went|gone|push(?:ed|es|ing)?|put|set|take|make)[\s\x01-]{1,2}(?:(?:it|them|this|that|all|everything)[\s\x01])?live(?![a-z])"
+    r"(?<![a-z])(?:(?:go|goes|going|went|gone)[\s\x01-]{1,2}(?:it[\s\x01]|them[\s\x01])?live(?![a-z])|"
+    r"(?:take|taking|push|pushing|put|putting|bring|set)[\s\x01](?:[\w.'-]{1,30}[\s\x01]){1,4}(?<!who\s)(?<!that\s)(?<!they\s)(?<!you\s)(?<!we\s)(?<!to\s)"
+    r"live(?=[\s\x01]*(?:$|[.,;:!?\n)]|(?:tonight|now|today|tomorrow|immediately|at|on|by)\b)))"
 )
 _ELSEWHERE = re.compile(
-    r"(?<![a-z])(?:dough|pastry|carpet|rug|mat|mats|stream(?:s|ing)?|broadcast|podcast|webinar|radio|tv|concert|on air|show|yoga|"
-    r"barrels?|bins?|turf|interview|instagram|youtube|twitch)(?![a-z])"
+    r"(?<![a-z])(?:dough|pastry|carpet|rug|mats?|streams?|streaming|broadcast|podcast|webinar|radio|tv|concert|on air|show|yoga|stage|"
+    r"band|music|barrels?|bins?|turf|interview|instagram|youtube|twitch|beds?|couch|sofa|drawer|awning|oats)(?![a-z])"
 )
 Test = Callable[[str, str, frozenset[str]], bool]
 
