@@ -19,6 +19,7 @@ from midwatch.records.event import EventDraft
 from midwatch.records.gate import GateRow
 from midwatch.records.run import RunRow
 from midwatch.records.spend import Account, Line
+from midwatch.store.memory import MemoryStore
 from midwatch.store.port import Tx
 from midwatch.store.sqlite import SqliteStore
 
@@ -358,3 +359,16 @@ def test_a_file_that_was_taken_away_is_not_acknowledged(path: Path) -> None:
     with pytest.raises(StoreError, match="moved"):
         store.write(lambda tx: tx.ledger.append(draft()), durable=True)
     store.close()
+
+
+@pytest.mark.req("STORE-1")
+@pytest.mark.parametrize(("made", "levels"), [("home", [1, 2, 1]), ("memory", [0, 0, 0])])
+def test_only_a_durable_batch_is_flushed(path: Path, made: str, levels: list[int]) -> None:
+    """FULL for the batch that asked for it and NORMAL otherwise; a store in memory, which nobody finds again, flushes nothing."""
+    store = SqliteStore(path) if made == "home" else MemoryStore()
+    found = []
+    for durable in (False, True, False):
+        store.write(lambda tx: tx.ledger.append(EventDraft("signal", RUN, 1, {})), durable=durable)
+        found.append(store._writer.sql.execute("PRAGMA synchronous").fetchone()[0])
+    store.close()
+    assert levels == found

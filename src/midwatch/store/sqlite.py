@@ -91,6 +91,9 @@ class SqliteStore:
         StoreUnreadable, StoreCorrupt, StoreTooNew, StoreBusy: it cannot be used; nothing was changed.
     """
 
+    _flush: tuple[str, str] = ("NORMAL", "FULL")
+    """`synchronous` of an ordinary batch and of a durable one."""
+
     def __init__(self, path: Path | str, *, busy_timeout_ms: int = 30_000) -> None:
         self._name, self._timeout = str(path), busy_timeout_ms
         self._lock = threading.Lock()
@@ -174,7 +177,7 @@ class SqliteStore:
             self._open_check()
             full = any(item.durable for item in batch)
             if full != self._full:
-                sql.execute(f"PRAGMA synchronous={'FULL' if full else 'NORMAL'}")
+                sql.execute(f"PRAGMA synchronous={self._flush[full]}")
                 self._full = full
             if full:
                 self._same_file()
@@ -309,7 +312,7 @@ class SqliteStore:
     def _tune(self) -> None:
         """Set what is written to the file itself: only once it is known to be ours."""
         self._writer.sql.execute("PRAGMA journal_mode=WAL")
-        self._writer.sql.execute("PRAGMA synchronous=NORMAL")
+        self._writer.sql.execute(f"PRAGMA synchronous={self._flush[False]}")
 
     def _migrate(self) -> None:
         """Make the tables of an empty home; refuse what is not ours or is newer than us."""
