@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,11 +12,15 @@ import pytest
 from midwatch import wiring
 from midwatch.engine import answering, people
 from midwatch.engine.identity import local
-from midwatch.errors import Denied
+from midwatch.errors import Denied, GateNotUsable, MidwatchError, UsageProblem
+from midwatch.gates import rules
 from midwatch.gates.review import Speaker
+from midwatch.records.decision import Ask
 from midwatch.records.gate import GateRow
 from midwatch.records.principal import hash_token, new_token
 from midwatch.store.port import Store, Tx
+from midwatch.surfaces.cli.speaking import read_token
+from midwatch.tools.registry import Registry
 from tests.scenario.office import Office
 from tests.scenario.test_gates_undo import killed
 
@@ -42,19 +47,17 @@ def opened(office: Office) -> list[GateRow]:
 
 
 @pytest.mark.req("ATTACK-1")
-@pytest.mark.parametrize("approve", [True, False])
-@pytest.mark.parametrize("lost", [{"disabled_us": 1}, {"token_hash": hash_token(new_token())}])
-def test_rights_taken_back_after_the_token_was_read_are_gone(
-    tmp_path: Path, lost: dict[str, Any], approve: bool
-) -> None:
+def test_rights_taken_back_after_the_token_was_read_are_gone(tmp_path: Path) -> None:
     """A process that proved who it is keeps running while its person is disabled or the leaked token replaced: no word counts."""
     office = Office(tmp_path, [[SHOP]])
     office.person("root", "admin")
-    bob = office.person("bob", "operator")
+    bob, cat = office.person("bob", "operator"), office.person("cat", "operator")
     gate = office.run(speaks="root").gates[0]
-    update(office, "bob", **lost)
-    with pytest.raises(Denied, match="taken back"):
-        office.say(gate, bob, approve=approve)
+    update(office, "bob", disabled_us=1)
+    update(office, "cat", token_hash=hash_token(new_token()))
+    for speaker, approve in ((bob, True), (bob, False), (cat, True), (cat, False)):
+        with pytest.raises(Denied, match="taken back"):
+            office.say(gate, speaker, approve=approve)
     assert ("open", []) == (office.gate(gate)[0].status, within(office, lambda tx: list(tx.gates.said(gate))))
 
 
@@ -240,3 +243,137 @@ def test_another_action_is_asked_about_after_a_no(tmp_path: Path, changed: str) 
     assert ("waiting", 2) == (again.status, len(opened(office)))
     office.say(again.gates[0])
     assert ("done", 1) == (office.run(waiting.run).status, len(office.calls("place")))
+
+
+def batch(office: Office, gate: str, speaker: Speaker) -> dict[str, str]:
+    """Say yes to a gate and its like; gives the status by run."""
+    with wiring.open_store(office.home) as store:
+        rows = answering.answer_batch(store, gate, approve=True, speaker=speaker, reason="", at_us=wiring.clock())
+    return {row.run: row.status for row in rows}
+
+
+@pytest.mark.req("ATTACK-5")
+def test_a_gate_left_behind_by_an_ended_run_does_not_block_a_batch(tmp_path: Path) -> None:
+    """Somebody cancels one of two runs with the same action, or it was answered before: the others still hear the yes."""
+    office = Office(tmp_path, [[SHOP]], gates="- {when: {effect: [destructive]}, ask: operator, quorum: 2}")
+    office.person("root", "admin")
+    bob, cat = office.person("bob", "operator"), office.person("cat", "operator")
+    gone, spoken, fresh = (office.run(speaks="root") for _ in range(3))
+    within(office, lambda tx: tx.runs.update(gone.run, status="cancelled"))
+    office.say(spoken.gates[0], bob)
+    assert {fresh.run: "open"} == batch(office, fresh.gates[0], bob)
+    assert {spoken.run: "approved", fresh.run: "approved"} == batch(office, gone.gates[0], cat)
+    with pytest.raises(GateNotUsable):
+        batch(office, fresh.gates[0], bob)
+
+
+@pytest.mark.req("ATTACK-6")
+def test_undo_does_nothing_beyond_the_reach_of_who_orders_it(tmp_path: Path) -> None:
+    """An operator for the log book alone would roll the shop back, and so may not; whoever lost the role may not either."""
+    office = Office(tmp_path, [[SHOP], [CART]], gates=NOBODY)
+    office.person("root", "admin")
+    office.person("bob", "operator", may="ops.note")
+    office.person("cat", "operator", may="ops.re*")
+    run = office.run(speaks="root").run
+    with pytest.raises(Denied, match="reach"), office.opened(token=office.tokens["bob"]) as kernel:
+        kernel.undo(run)
+    with office.opened(token=office.tokens["cat"]) as kernel:
+        update(office, "cat", disabled_us=1)
+        with pytest.raises(Denied):
+            kernel.undo(run)
+    assert [] == office.calls("restore")
+    update(office, "cat", disabled_us=None)
+    with office.opened(token=office.tokens["cat"]) as kernel:
+        assert ["undone", "undone"] == [item.outcome for item in kernel.undo(run)]
+
+
+@pytest.mark.req("ATTACK-6")
+def test_undo_at_the_same_time_undoes_once(tmp_path: Path) -> None:
+    """Three at once: one takes it back, the others are held off or find it done."""
+    office = Office(tmp_path, [[SHOP]], gates=NOBODY)
+    run = office.run().run
+
+    def once(_: int) -> str:
+        try:
+            with office.opened() as kernel:
+                return str(kernel.undo(run)[0].outcome)
+        except MidwatchError as error:
+            return type(error).__name__
+
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(once, range(3)))
+    assert (["restore shop none"], 1) == (office.calls("restore"), found.count("undone"))
+    assert {"undone", "already", "RunHeld"} >= set(found)
+
+
+PUT = '''
+from typing import Annotated
+from midwatch import Arg, tool
+
+Where = Annotated[dict[str, int], Arg(role="target", interprets=False)]
+Many = Annotated[list[str], Arg(role="target", interprets=False)]
+Flag = Annotated[bool, Arg(role="selector", interprets=False)]
+
+@tool(effect="write", runs="broker", open_world=False)
+def put(where: Where, many: Many, flag: Flag, size: Annotated[float, Arg(role="quantity")]) -> dict[str, str]:
+    """Put something somewhere."""
+    return {"put": "done"}
+'''
+PLAIN: dict[str, Any] = {"where": {"a": 1}, "many": ["b"], "flag": False, "size": 1}
+
+
+@pytest.mark.req("ATTACK-7")
+@pytest.mark.parametrize(
+    ("changed", "asked"),
+    [
+        ({"where": {"zeta-eu": 1}}, True),
+        ({"where": {"a": 1, "ＺＥＴＡ-eu": 0}}, True),
+        ({"many": ["b", "zeta-eu"]}, True),
+        ({"flag": True}, True),
+        ({"size": 1e6}, True),
+        ({"where": {"azeta": 1}, "size": 10}, False),
+    ],
+)
+def test_a_role_rule_reads_every_value_of_the_role(tmp_path: Path, changed: dict[str, Any], asked: bool) -> None:
+    """The target hides in a key, a later item, a truth value, a number; the last row is the benign twin."""
+    (tmp_path / "put.py").write_text(PUT)
+    registry = Registry.load(["python:put.py"], tmp_path)
+    office = Office(
+        tmp_path,
+        [],
+        gates="- {when: {role: {target: ['zeta*']}}, ask: operator}\n"
+        "- {when: {role: {selector: ['true']}}, ask: operator}\n"
+        "- {when: {role: {quantity: ['1000000*']}}, ask: operator}",
+    )
+    verdict = rules.decide(
+        wiring.load_fleet(office.fleet)[0],
+        contract=registry.get("put.put").contract,
+        agent="worker",
+        arguments={**PLAIN, **changed},
+        at_us=1,
+    )
+    assert asked == isinstance(verdict, Ask)
+
+
+@pytest.mark.req("ATTACK-8")
+def test_an_answer_of_another_shape_reaches_no_agent(tmp_path: Path) -> None:
+    """A question takes words or one of its choices: objects, lists, truth values and floods are refused, and it still waits."""
+    office = Office(tmp_path, [[("gates.request_human", {"question": "Which?", "choices": ["a", "b"]})]])
+    gate = office.run().gates[0]
+    shapes: list[dict[str, Any]] = [
+        {"answer": {"x": 1}},
+        {"answer": ["a"]},
+        {"choice": True},
+        {"answer": "x" * 10_001},
+        {},
+    ]
+    for value in shapes:
+        with pytest.raises(UsageProblem):
+            office.say(gate, value=value)
+    assert "open" == office.gate(gate)[0].status
+
+
+@pytest.mark.req("ATTACK-8")
+def test_a_token_file_without_end_is_not_read_to_its_end() -> None:
+    """The name leads to a device that never ends: what is no token is refused at once."""
+    assert 4096 >= len(read_token("/dev/zero") or "")

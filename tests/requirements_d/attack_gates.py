@@ -5,4 +5,8 @@ REQUIREMENTS: dict[str, str] = {
     "ATTACK-2": "A yes whose giver lost the role, the reach or every right before the action runs allows nothing: it is asked again.",
     "ATTACK-3": "What was edited keeps every need of the first asking, also when it is asked again or cut and repeated.",
     "ATTACK-4": "A person's no holds in the run: under other rules, for a repetition, and without asking the same thing twice.",
+    "ATTACK-5": "One gate that cannot hear a person, of an ended run or already spoken to, does not silence the rest of a batch.",
+    "ATTACK-6": "Undo runs nothing that the reach of whoever orders it does not cover, and nothing twice.",
+    "ATTACK-7": "A role rule reads every value of that role: keys, list items, numbers and truth values too.",
+    "ATTACK-8": "What a person gives, a token file or an answer, may be of any shape and size and is refused in bounded time.",
 }

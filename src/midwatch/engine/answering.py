@@ -69,7 +69,8 @@ def answer_batch(
 ) -> Sequence[GateRow]:
     """Say the same to every open gate of the very same action (tool, arguments, agent, policy), whatever its run.
 
-    Each keeps its own binding. Raises as `answer`; then nothing was said to any of them.
+    Each keeps its own binding; those whose run has ended, and those that this person spoke to already, are passed over.
+    Raises as `answer`; then nothing was said to any of them.
     """
 
     def work(tx: Tx) -> list[GateRow]:
@@ -80,7 +81,7 @@ def answer_batch(
         said = [
             _answer(tx, row.id, approve=approve, speaker=speaker, reason=reason, at_us=at_us)
             for row in same
-            if at_us <= row.expires_us
+            if at_us <= row.expires_us and _waits_for(tx, row, speaker)
         ]
         return [row for row in said if row is not None]
 
@@ -201,6 +202,16 @@ def _answer(
             about(tx, row.run, "canary.answered", {"gate": gate, "missed": approve, "by": by}, gate=gate, at_us=at_us)
         )
     return closed
+
+
+def _waits_for(tx: Tx, row: GateRow, speaker: Speaker) -> bool:
+    """Say whether a gate of a batch can hear this person: its run goes on, and they have not spoken to it yet."""
+    run = tx.runs.get(row.run)
+    return (
+        run is not None
+        and run.status not in _OVER
+        and all(word.by != speaker.name for word in tx.gates.said(row.id, row.nonce))
+    )
 
 
 def standing(tx: Tx, row: GateRow) -> list[GateAnswer]:

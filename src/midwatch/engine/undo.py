@@ -15,8 +15,8 @@ from typing import Any, Literal
 import orjson
 
 from midwatch.engine.helping import Place
-from midwatch.engine.identity import require
-from midwatch.errors import NotFound, UsageProblem
+from midwatch.engine.identity import present, require
+from midwatch.errors import Denied, NotFound, UsageProblem
 from midwatch.gates.review import Speaker
 from midwatch.records.effect import EffectRow, effect_id
 from midwatch.records.envelope import Envelope
@@ -77,9 +77,18 @@ async def undo(store: Store, run: str, place: Place, *, epoch: int, speaker: Spe
         place: its context's key is replaced by each compensation's own. epoch: fence of the run, taken by the caller.
 
     Raises:
-        Denied: it takes an operator. NotFound: no such run. StoreError: nothing more was undone.
+        Denied: it takes an operator whose reach covers every tool that undoes something; nothing was undone. NotFound: no such
+            run. StoreError: nothing more was undone.
     """
+    speaker = store.read(lambda tx: present(tx, speaker))
     require(speaker, "operator", "undo what a run did")
+    out_of_reach = [
+        item.by for item in plan(store, run, place) if item.outcome == "planned" and not speaker.reaches(item.by or "")
+    ]
+    if out_of_reach:
+        raise Denied(
+            f"the reach of `{speaker.name}` does not cover `{out_of_reach[0]}`; somebody whose `may` does must undo"
+        )
     order = _Order(store, place, epoch, speaker, at_us)
     told: list[Undone] = []
     for row in _effects(store, run):

@@ -162,9 +162,10 @@ def _may_cost(contract: ToolContract, least: int) -> bool:
 
 
 def _role_fits(contract: ToolContract, arguments: Mapping[str, Any], role: str, globs: tuple[str, ...]) -> bool:
-    """Match every reading of every argument of that role, without case; one is enough."""
+    """Match every reading of every argument of that role, without case; one is enough. Keys that the caller chose are values, too."""
     wanted = tuple(glob.casefold() for glob in globs)
-    for name, text in _leaves(arguments):
+    declared = {arg.name for arg in contract.args}
+    for name, text in _leaves(arguments, declared):
         if contract.arg(name).role != role:
             continue
         if any(_any(reading.casefold(), wanted) for reading in (text, *readings(text).texts)):
@@ -172,14 +173,17 @@ def _role_fits(contract: ToolContract, arguments: Mapping[str, Any], role: str, 
     return False
 
 
-def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Give every text, number and truth value with the dotted name of the argument that it lies in."""
+def _leaves(value: Any, declared: Collection[str], name: str = "") -> Iterator[tuple[str, str]]:
+    """Give every text, number, truth value and undeclared key with the dotted name of the argument that it lies in."""
     if isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _leaves(item, f"{name}.{key}" if name else str(key))
+            inner = f"{name}.{key}" if name else str(key)
+            if name and inner not in declared:
+                yield name, str(key)
+            yield from _leaves(item, declared, inner)
     elif isinstance(value, list):
         for item in value:
-            yield from _leaves(item, name)
+            yield from _leaves(item, declared, name)
     elif isinstance(value, bool):
         yield name, "true" if value else "false"
     elif value is not None:

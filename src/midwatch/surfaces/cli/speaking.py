@@ -41,7 +41,8 @@ def read_token(token_file: str | None) -> str | None:
     if token_file is None:
         return os.environ.get("MIDWATCH_TOKEN") or None
     try:
-        text = Path(token_file).read_text(encoding="utf-8")[:_LONGEST].strip()
+        with Path(token_file).open(encoding="utf-8") as file:  # never all of it: the name may lead to what has no end
+            text = file.read(_LONGEST).strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise UsageProblem(f"the token file `{token_file}` cannot be read: {reason}") from error
