@@ -9,11 +9,10 @@ Why who orders it is read again in the transaction: of two who make the first pe
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Final
 
-from midwatch.engine.identity import require
-from midwatch.errors import Denied, NotFound, Problem, UsageProblem
+from midwatch.engine.identity import present, require
+from midwatch.errors import NotFound, Problem, UsageProblem
 from midwatch.gates.review import Speaker
 from midwatch.records.event import EventDraft
 from midwatch.records.principal import NAME_PATTERN, Principal, hash_token, new_token, valid_name
@@ -41,7 +40,7 @@ def add(
         if first and _ADMIN not in roles:
             raise UsageProblem("the first person of a home must be an admin; add `--role admin`")
         if not first:
-            require(_still(tx, speaker), _ADMIN, "add people")
+            require(present(tx, speaker), _ADMIN, "add people")
         row = Principal(name, ",".join(roles), ",".join(may), hash_token(token), at_us, speaker.name)
         tx.principals.add(row)
         _tell(tx, row, "added", speaker, at_us)
@@ -93,7 +92,7 @@ def _change(
     own: bool = False,
 ) -> Principal:
     def work(tx: Tx) -> Principal:
-        now = _still(tx, speaker)
+        now = present(tx, speaker)
         if not own:
             require(now, _ADMIN, "change people")
         row = tx.principals.get(name)
@@ -107,18 +106,6 @@ def _change(
         return changed
 
     return store.write(work, durable=True)
-
-
-def _still(tx: Tx, speaker: Speaker) -> Speaker:
-    """Give the speaker with the rights of this moment. Denied: they were taken back, or a token is needed by now."""
-    if not tx.principals.list():
-        return speaker
-    found = None if speaker.principal is None else tx.principals.get(speaker.name)
-    if speaker.principal is None or found is None or found.disabled_us is not None:
-        raise Denied("this home knows its people by token, and this word came without one that is known")
-    if found.token_hash != speaker.principal.token_hash:
-        raise Denied(f"the token of `{speaker.name}` was replaced meanwhile; use the new one")
-    return replace(speaker, principal=found)
 
 
 def _tell(tx: Tx, row: Principal, word: str, speaker: Speaker, at_us: int) -> None:
