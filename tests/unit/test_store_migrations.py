@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,20 @@ while code != 0:
     shutil.rmtree(copy)
     at += step
 print(json.dumps(seen))
+"""
+
+
+READER = """
+import os, sys
+import midwatch.store.migrate
+from midwatch.errors import StoreError
+from midwatch.store.sqlite import SqliteStore
+if os.geteuid() == 0:
+    os.setuid(65534)
+try:
+    SqliteStore(sys.argv[1], busy_timeout_ms=100)
+except StoreError as error:
+    print(type(error).__name__, error)
 """
 
 
@@ -280,6 +296,26 @@ def test_a_home_that_cannot_be_copied_is_left_as_it_was(home: Path) -> None:
     with pytest.raises(StoreError, match="copied"):
         SqliteStore(place)
     assert 1 == revision(place)
+
+
+@pytest.mark.req("STORE-8")
+@pytest.mark.parametrize(("folder", "file"), [(0o555, 0o444), (0o777, 0o444), (0o555, 0o666)])
+def test_whoever_may_only_read_an_older_home_is_told(home: Path, folder: int, file: int) -> None:
+    """Without the right to write there is no migration: a sentence that names permissions, and the home stays old."""
+    with tempfile.TemporaryDirectory() as open_to_all:
+        Path(open_to_all).chmod(0o755)
+        theirs = Path(open_to_all) / "home"
+        shutil.copytree(home, theirs)
+        place = theirs / "midwatch.db"
+        place.chmod(file)
+        theirs.chmod(folder)
+        argv = [sys.executable, "-c", READER, str(place)]
+        made = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+        theirs.chmod(0o755)
+        place.chmod(0o644)
+        assert (0, "") == (made.returncode, made.stderr)
+        assert re.match(r"StoreUnreadable .*(is yours|permissions)", made.stdout)
+        assert 1 == revision(place)
 
 
 @pytest.mark.req("STORE-8")
