@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -16,8 +19,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from midwatch import wiring
+from midwatch.engine import following
+from midwatch.errors import Denied
 from midwatch.surfaces.cli import main
-from midwatch.surfaces.cli.common import plain
+from midwatch.surfaces.cli.answered import _Work
+from midwatch.surfaces.cli.common import Settings, plain
 from tests.scenario.office import Office
 
 SHOP = ("ops.place", {"service": "shop", "version": "v2"})
@@ -281,3 +287,51 @@ def test_later_on_a_terminal_leaves_the_question(tmp_path: Path) -> None:
     ]
     code, seen = talk([*argv, "--quiet"], [("[l]ater", "l")], os.environ | {"TERM": "dumb"})
     assert (3, True, []) == (code, "midwatch approve" in seen, office.calls())
+
+
+@pytest.mark.req("CLI-15")
+def test_whoever_follows_goes_on_as_soon_as_something_is_answered_and_ends_when_told(tmp_path: Path) -> None:
+    """One process follows; an answer from another makes it go on; SIGINT ends it in order, with code 0."""
+    office = Office(tmp_path, [[SHOP]])
+    desk = Desk(office, tmp_path / "tokens")
+    run = office.run().run
+    argv = [sys.executable, "-m", "midwatch", "--home", str(office.home), "resume", "--answered", "--follow", "--json"]
+    follower = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert follower.stdout is not None
+        assert follower.stderr is not None
+        assert [follower.stderr] == select.select([follower.stderr], [], [], 60)[0]
+        assert "stop with Ctrl-C" in follower.stderr.readline()
+        desk.json("inbox", "approve", gates(desk)["shop"])
+        assert [follower.stdout] == select.select([follower.stdout], [], [], 60)[0]
+        told = json.loads(follower.stdout.readline())
+        assert (run, "done", True) == (told["run"], told["status"], told["ok"])
+        follower.send_signal(signal.SIGINT)
+        assert 0 == follower.wait(timeout=30)
+    finally:
+        if follower.poll() is None:
+            follower.kill()
+            follower.wait(timeout=30)
+        for pipe in (follower.stdout, follower.stderr):
+            if pipe is not None:
+                pipe.close()
+    assert ["place shop v2"] == office.calls()
+
+
+@pytest.mark.req("CLI-15", "PEOPLE-1")
+def test_whoever_follows_and_is_disabled_goes_on_with_nothing(desk: Desk) -> None:
+    """The right is looked up before each run, not once when following began."""
+    run = desk.office.run(speaks="boss").run
+    for gate in gates(desk).values():
+        desk.json("inbox", "approve", gate, who="ops")
+    settings = Settings(home=str(desk.office.home))
+    with contextlib.ExitStack() as stack:
+        work = _Work(settings, str(desk.tokens / "ops"), None, stack)
+        with wiring.open_store(desk.office.home) as store:
+            (row,) = following.ready(store, since_us=0, at_us=wiring.clock())
+        kernel = desk.office.opened(token=desk.office.tokens["ops"])
+        work._kernels[row.fleet_path, row.preset, row.fleet_digest, str(desk.office.work)] = stack.enter_context(kernel)
+        desk.json("principals", "disable", "ops", who="boss")
+        with pytest.raises(Denied):
+            asyncio.run(work.resume(row))
+    assert ([], run) == (desk.office.calls(), row.id)
