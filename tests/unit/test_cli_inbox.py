@@ -130,6 +130,16 @@ def test_what_was_cancelled_no_longer_waits(tmp_path: Path) -> None:
     assert (0, 1) == tuple(len(answer(office, "inbox", "ls", *more)["gates"]) for more in ((), ("--all",)))
 
 
+@pytest.mark.req("CLI-5")
+def test_a_list_that_is_cut_says_so(tmp_path: Path) -> None:
+    """Nobody takes the oldest ones for all."""
+    office = Office(tmp_path, [[SHOP, CART]])
+    office.run()
+    cut, whole = (answer(office, "inbox", "ls", "--limit", limit) for limit in ("1", "2"))
+    assert ((1, True), (2, False)) == ((len(cut["gates"]), cut["more"]), (len(whole["gates"]), whole["more"]))
+    assert "there are more" in call(office, "inbox", "ls", "--limit", "1").stderr
+
+
 @pytest.mark.req("PEOPLE-9", "PEOPLE-7")
 def test_a_made_up_question_is_edited_like_any_other(tmp_path: Path) -> None:
     """No refusal tells which is which; and who put other arguments in its place has read it, so a yes then is no miss."""

@@ -74,15 +74,18 @@ def list_gates(settings: Settings, run: str | None, everything: bool, limit: int
     with store_of(settings) as store:
         full = None if run is None else find_run(store, run)
         statuses = () if everything else ("open",)
-        rows = store.read(lambda tx: tx.gates.list(run=full, statuses=statuses, limit=limit))
+        rows = store.read(lambda tx: tx.gates.list(run=full, statuses=statuses, limit=limit + 1))
+        more, rows = len(rows) > limit, rows[:limit]
         over = set() if everything else _cancelled(store, {row.run for row in rows})
         found = [entry(store, row) for row in rows if row.run not in over]
     now = wiring.clock()
     if settings.json:
-        emit({"ok": True, "gates": found})
+        emit({"ok": True, "gates": found, "more": more})
         return
+    if more:
+        say(f"these are the oldest {limit:,}; there are more, `--limit` shows them")
     if not found:
-        click.echo("nothing waits", err=True)
+        say("nothing waits")
         return
     from midwatch.surfaces.cli.render import table
 
