@@ -377,3 +377,39 @@ def test_an_answer_of_another_shape_reaches_no_agent(tmp_path: Path) -> None:
 def test_a_token_file_without_end_is_not_read_to_its_end() -> None:
     """The name leads to a device that never ends: what is no token is refused at once."""
     assert 4096 >= len(read_token("/dev/zero") or "")
+
+
+@pytest.mark.req("ATTACK-9")
+def test_an_edit_does_not_tell_a_made_up_question_from_a_real_one(tmp_path: Path) -> None:
+    """Edited with what it has, with what does not fit, with something sane: both answer alike, and so does the ledger."""
+    office = Office(tmp_path, [[SHOP]], extra="review: {canary: 1}")
+    run = office.run().run
+    told: dict[str, list[str]] = {}
+    with office.opened() as kernel:
+        for row in opened(office):
+            same = office.gate(row.id)[1]["arguments"]
+            for arguments in (same, {"service": 1}, {"cursor": "c:1"}, dict(CART[1])):
+                try:
+                    word = str(kernel.edit(row.id, arguments).status)
+                except UsageProblem as error:
+                    word = str(error)
+                told.setdefault(row.kind, []).append(word)
+    assert (told["action"], "open") == (told["canary"], told["action"][-1])
+    causes = [event.causes for event in office.events(run, "gate.opened")]
+    assert (2, 1) == (len(causes), len(set(causes)))
+    canary = next(row.id for row in opened(office) if row.kind == "canary")
+    office.say(canary)
+    assert [False] == [event.data["missed"] for event in office.events(run, "canary.answered")]
+
+
+@pytest.mark.req("ATTACK-9")
+def test_no_question_is_made_up_that_could_be_the_real_one(tmp_path: Path) -> None:
+    """A tool whose arguments are content only leaves nothing to make up: whoever says yes would be blamed for the real action."""
+    office = Office(
+        tmp_path,
+        [[("ops.note", {"text": "x"})]],
+        gates="- {when: {tool: ops.note}, ask: operator}",
+        extra="review: {canary: 1}",
+    )
+    office.run()
+    assert ["action"] == [row.kind for row in opened(office)]

@@ -9,4 +9,5 @@ REQUIREMENTS: dict[str, str] = {
     "ATTACK-6": "Undo runs nothing that the reach of whoever orders it does not cover, and nothing twice.",
     "ATTACK-7": "A role rule reads every value of that role: keys, list items, numbers and truth values too.",
     "ATTACK-8": "What a person gives, a token file or an answer, may be of any shape and size and is refused in bounded time.",
+    "ATTACK-9": "A made-up question answers an edit as a real one does, differs from the real action, and blames nobody who changed it.",
 }

@@ -198,8 +198,9 @@ def _answer(
     place = about(tx, row.run, "gate.answered", said | {"by": by}, gate=gate, at_us=at_us)
     tx.ledger.append(replace(place, causes=(*place.causes, seq)))
     if row.kind == "canary":
+        missed = approve and row.edited_by is None  # who changed it has read it
         tx.ledger.append(
-            about(tx, row.run, "canary.answered", {"gate": gate, "missed": approve, "by": by}, gate=gate, at_us=at_us)
+            about(tx, row.run, "canary.answered", {"gate": gate, "missed": missed, "by": by}, gate=gate, at_us=at_us)
         )
     return closed
 

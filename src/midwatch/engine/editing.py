@@ -79,6 +79,11 @@ async def edit(store: Store, fleet: Fleet, place: Place, wanted: Edit, *, at_us:
     if row is None:
         raise NotFound(f"no gate `{wanted.gate}` in this home; `midwatch inbox ls` lists those that wait")
     _usable(store, fleet, row, wanted, at_us)
+    held = store.read(lambda tx: tx.blobs.get(row.arguments))
+    if (
+        held == _checked(place.registry.get(row.tool), place, wanted).canonical
+    ):  # before any guard: made-up ones answer alike
+        raise UsageProblem("these are the arguments that the gate has already; change one, or approve it")
     labels = labels_in(store, fleet, row.run, place.registry)
     judged = await _judge(fleet, place, row, wanted, at_us, labels)
     if judged.action == row.action:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 import orjson
+import rfc8785
 
 from midwatch.engine.answering import standing
 from midwatch.engine.card import Circumstances, card
@@ -27,8 +28,10 @@ from midwatch.gates import rules
 from midwatch.gates.binding import action_digest, bind, bind_first, new_nonce
 from midwatch.gates.review import met
 from midwatch.records.decision import Ask
+from midwatch.records.envelope import Envelope
 from midwatch.records.gate import GateKind, GateRow, Need, Notice, Terms
 from midwatch.store.port import Tx
+from midwatch.tools.arguments import check
 from midwatch.tools.builtin.gates import REQUEST_HUMAN, URGENCY_US
 from midwatch.tools.perform import PerformContext
 
@@ -204,7 +207,7 @@ class Gating:
             tx.ledger.append(draft("gate.opened", p.actor, now, data, causes=(cause,)))
             self._tell(tx, opened, now)
             if made_up is not None:
-                self._canary(tx, p, verdict, opened, made_up, now)
+                self._canary(tx, p, verdict, opened, made_up, cause)
             tx.budgets.release(p.reservation)
 
         self._seg.write(work)
@@ -270,13 +273,18 @@ class Gating:
             name: "*" if isinstance(value, str) and tool.contract.arg(name).role in ("target", "command") else value
             for name, value in checked.arguments.items()
         }
+        made = check(tool, values)
+        if (
+            isinstance(made, Envelope) or made.args_digest == checked.args_digest
+        ):  # what nobody could tell from a real one
+            return None
         return values, await preview_of(self.place(p), tool, values)
 
     def _canary(
-        self, tx: Tx, p: Passage, verdict: Ask, gate: GateRow, made_up: tuple[dict[str, Any], str | None], now: int
+        self, tx: Tx, p: Passage, verdict: Ask, gate: GateRow, made_up: tuple[dict[str, Any], str | None], cause: int
     ) -> None:
         """Ask also about an action that nobody proposed and that must be denied; a yes does nothing but tell."""
-        values, preview = made_up
+        (values, preview), now = made_up, gate.opened_us
         nonce = new_nonce()
         name, digest, action = (
             hashlib.sha256(f"canary\x1f{word}\x1f{nonce}".encode()).hexdigest() for word in ("id", "digest", "action")
@@ -288,11 +296,11 @@ class Gating:
             nonce=nonce,
             digest=digest,
             action=action,
-            arguments=tx.blobs.put(orjson.dumps(values, option=orjson.OPT_SORT_KEYS)),
+            arguments=tx.blobs.put(rfc8785.dumps(values)),
             card=tx.blobs.put(orjson.dumps(self._card(tx, p, verdict, preview, values))),
             precondition="",
         )
         tx.gates.open(row)
         data = {"gate": row.id, "digest": digest, "who": row.who, "card_blob": row.card}
-        tx.ledger.append(draft("gate.opened", p.actor, now, data))
+        tx.ledger.append(draft("gate.opened", p.actor, now, data, causes=(cause,)))
         self._tell(tx, row, now)
