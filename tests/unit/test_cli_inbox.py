@@ -243,6 +243,22 @@ def test_a_yes_to_what_was_made_up_is_named_plainly(tmp_path: Path) -> None:
     assert 2 == call(office, "inbox", "stats", "--since", "soon").exit_code
 
 
+@pytest.mark.req("PEOPLE-9")
+@pytest.mark.parametrize("options", [(), ("--batch",)])
+def test_a_made_up_question_is_answered_after_its_run_has_ended(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """The real one was answered first and the run is done: a refusal would tell, and nothing would be measured."""
+    office = Office(tmp_path, [[SHOP]], extra=CANARY)
+    run = office.run()
+    (real,) = run.gates
+    answer(office, "inbox", "approve", real)
+    assert "done" == office.run(run.run).status
+    (canary,) = answer(office, "inbox", "ls")["gates"]
+    assert "denied" == answer(office, "inbox", "deny", canary["gate"], *options)["status"]
+    (person,) = answer(office, "inbox", "stats")["people"]
+    assert (1, 0, ["place shop v2"]) == (person["canaries"], person["missed"], office.calls())
+    assert answer(office, "verify")["ok"]
+
+
 @pytest.mark.req("CLI-15")
 def test_going_on_with_nothing_is_fine(tmp_path: Path) -> None:
     """Nothing was answered: 0, said in words, one empty object."""

@@ -20,11 +20,11 @@ from midwatch.errors import Denied, GateNotUsable, NotFound, UsageProblem
 from midwatch.gates.review import Refused, Speaker, met, roles_for
 from midwatch.records.gate import GateAnswer, GateRow
 from midwatch.records.principal import Principal
+from midwatch.records.run import RunRow
 from midwatch.store.port import Store, Tx
 
-__all__ = ["answer", "answer_batch", "answer_link", "expire", "review", "standing"]
+__all__ = ["answer", "answer_batch", "answer_link", "ended", "expire", "in_words", "review", "standing"]
 
-_OVER: Final = ("done", "cancelled")
 _LONGEST: Final = 10_000
 _LEAST_RANK: Final = "operator"
 
@@ -125,16 +125,25 @@ def review(store: Store, gate: str, by: str, *, speaker: Speaker, text: str, at_
         found = [item for item in tx.gates.unreviewed() if item.gate == gate and item.by == by]
         if not found:
             raise NotFound(f"no answer of `{by}` to gate `{gate}` waits for a review")
-        who = present(tx, speaker)
+        who, words = present(tx, speaker), in_words(text)
         if who.principal is None or not who.has("approver") or who.name == by:
             raise Denied("a broken glass is reviewed by an approver, and not by whoever broke it")
         for item in found:
-            tx.gates.review(gate, item.nonce, by, reviewer=speaker.name, text=text, at_us=at_us)
+            tx.gates.review(gate, item.nonce, by, reviewer=speaker.name, text=words, at_us=at_us)
         row = _row(tx, gate)
-        data = {"gate": gate, "by": by, "reviewer": speaker.name, "text": text}
+        data = {"gate": gate, "by": by, "reviewer": speaker.name, "text": words}
         tx.ledger.append(about(tx, row.run, "gate.reviewed", data, gate=gate, at_us=at_us))
 
     store.write(work, durable=True)
+
+
+def ended(row: GateRow, run: RunRow) -> bool:
+    """Say whether a run's end took its gate with it.
+
+    What is made up outlives the end: whoever answers the real question first lets the run end before they come to it, and a
+    refusal then would tell which it was.
+    """
+    return run.status == "cancelled" or (run.status == "done" and row.kind != "canary")
 
 
 def expire(tx: Tx, at_us: int) -> None:
@@ -158,12 +167,12 @@ def _answer(
     break_glass: bool = False,
 ) -> GateRow | None:
     """Record one word; None when the gate was late, which is committed as its expiry."""
-    row, speaker = _row(tx, gate), present(tx, speaker)
+    row, speaker, reason = _row(tx, gate), present(tx, speaker), in_words(reason)
     if row.status == "open" and at_us > row.expires_us:
         expire(tx, at_us)
         return None
     run = tx.runs.get(row.run)
-    if run is None or run.status in _OVER:
+    if run is None or ended(row, run):
         status = "gone" if run is None else run.status
         raise GateNotUsable(f"run `{row.run[:7]}` is {status}, so gate `{gate}` no longer waits for an answer")
     if row.status != "open":
@@ -210,9 +219,20 @@ def _waits_for(tx: Tx, row: GateRow, speaker: Speaker) -> bool:
     run = tx.runs.get(row.run)
     return (
         run is not None
-        and run.status not in _OVER
+        and not ended(row, run)
         and all(word.by != speaker.name for word in tx.gates.said(row.id, row.nonce))
     )
+
+
+def in_words(reason: str) -> str:
+    """Give a reason that can be kept. UsageProblem: it is too long, or holds bytes that are no text."""
+    if len(reason) > _LONGEST:
+        raise UsageProblem(f"the reason is longer than {_LONGEST:,} characters; say it in fewer words")
+    try:
+        reason.encode()
+    except UnicodeEncodeError as error:
+        raise UsageProblem("the reason holds bytes that are no UTF-8 text; write it anew") from error
+    return reason
 
 
 def standing(tx: Tx, row: GateRow) -> list[GateAnswer]:

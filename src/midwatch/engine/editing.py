@@ -16,6 +16,7 @@ import orjson
 
 from midwatch.config.fleet import Fleet
 from midwatch.containment import grants
+from midwatch.engine.answering import ended, in_words
 from midwatch.engine.card import Circumstances, card
 from midwatch.engine.helping import HelperFailed, Place, labels_in, preview_of, state_of
 from midwatch.engine.places import about
@@ -32,8 +33,6 @@ from midwatch.tools import arguments
 from midwatch.tools.decorate import Tool
 
 __all__ = ["Edit", "edit", "merged"]
-
-_OVER = ("done", "cancelled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +77,7 @@ async def edit(store: Store, fleet: Fleet, place: Place, wanted: Edit, *, at_us:
     row = store.read(lambda tx: tx.gates.get(wanted.gate))
     if row is None:
         raise NotFound(f"no gate `{wanted.gate}` in this home; `midwatch inbox ls` lists those that wait")
+    in_words(wanted.reason)
     _usable(store, fleet, row, wanted, at_us)
     held = store.read(lambda tx: tx.blobs.get(row.arguments))
     if (
@@ -117,6 +117,7 @@ async def _judge(
     action = action_digest(
         tool=row.tool,
         tool_digest=tool.contract.digest,
+        code=tool.code(),
         args_digest=checked.args_digest,
         agent=row.agent,
         policy_digest=fleet.policy_digest,
@@ -174,7 +175,7 @@ def _amend(tx: Tx, fleet: Fleet, row: GateRow, wanted: Edit, judged: _Judged, at
 
 def _usable(store: Store, fleet: Fleet, row: GateRow, wanted: Edit, at_us: int) -> None:
     run = store.read(lambda tx: tx.runs.get(row.run))
-    if run is None or run.status in _OVER:
+    if run is None or ended(row, run):
         raise GateNotUsable(f"the run of gate `{row.id}` has ended, so there is nothing to change")
     if row.status not in ("open", "approved") or at_us > row.expires_us:
         raise GateNotUsable(f"gate `{row.id}` is {row.status} or too old; only what waits can be changed")
