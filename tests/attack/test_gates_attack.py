@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import pytest
 
 from midwatch import wiring
-from midwatch.engine import answering, people
+from midwatch.engine import answering, origins, people
 from midwatch.engine.identity import local
 from midwatch.errors import Denied, GateNotUsable, MidwatchError, UsageProblem
 from midwatch.gates import rules
@@ -413,3 +413,47 @@ def test_no_question_is_made_up_that_could_be_the_real_one(tmp_path: Path) -> No
     )
     office.run()
     assert ["action"] == [row.kind for row in opened(office)]
+
+
+@pytest.mark.req("ATTACK-8")
+def test_a_reason_that_cannot_be_kept_is_refused_in_words(tmp_path: Path) -> None:
+    """Bytes of no encoding, as a shell passes them, and floods: nothing is said, and the next plain word counts."""
+    office = Office(tmp_path, [[SHOP]])
+    gate = office.run().gates[0]
+    with office.opened() as kernel:
+        for attempt in (
+            lambda: office.say(gate, reason="\udcff"),
+            lambda: office.say(gate, approve=False, reason="x" * 10_001),
+            lambda: kernel.edit(gate, dict(CART[1]), reason="\udcff"),
+        ):
+            with pytest.raises(UsageProblem, match="reason"):
+                attempt()
+    assert "approved" == office.say(gate, reason='{"gate": "x"}\x00\n\u202e').status
+
+
+@pytest.mark.req("ATTACK-10")
+def test_who_asked_under_the_login_name_does_not_answer_with_a_token(tmp_path: Path) -> None:
+    """The run was started before the home knew anybody; then the same person gets a token. Somebody else still may."""
+    office = Office(tmp_path, [[SHOP]])
+    gate = office.run().gates[0]
+    ann, bob = office.person("ann", "admin"), office.person("bob", "operator")
+    with pytest.raises(Denied, match="who asks does not answer"):
+        office.say(gate, ann)
+    assert "approved" == office.say(gate, bob).status
+
+
+@pytest.mark.req("ATTACK-11")
+def test_an_action_with_very_many_texts_is_told_in_bounded_work(tmp_path: Path) -> None:
+    """A hundred thousand targets in one call: the card says where the first were seen, and how many were not looked for."""
+    (tmp_path / "put.py").write_text(PUT)
+    contract = Registry.load(["python:put.py"], tmp_path).get("put.put").contract
+    office = Office(tmp_path, [[("ops.note", {"text": "target-7"})]], gates=NOBODY)
+    run = office.run().run
+    many = {"many": [f"target-{number}" for number in range(100_000)]}
+    found = within(office, lambda tx: origins.of(tx, run, contract, many))
+    assert (201, {"argument": "99,800 more texts", "seen_in": ["not looked for"]}) == (len(found), found[-1])
+    few = within(office, lambda tx: origins.of(tx, run, contract, {"many": ["target-7", "target-8"]}))
+    assert ([True, False], ["many", "many"]) == (
+        [bool(item["seen_in"]) for item in few],
+        [item["argument"] for item in few],
+    )

@@ -10,4 +10,6 @@ REQUIREMENTS: dict[str, str] = {
     "ATTACK-7": "A role rule reads every value of that role: keys, list items, numbers and truth values too.",
     "ATTACK-8": "What a person gives, a token file or an answer, may be of any shape and size and is refused in bounded time.",
     "ATTACK-9": "A made-up question answers an edit as a real one does, differs from the real action, and blames nobody who changed it.",
+    "ATTACK-10": "Who started a run under the login name does not approve it under the same name with a token.",
+    "ATTACK-11": "What a card is made of is bounded: arguments with many texts do not hold the home.",
 }

@@ -22,6 +22,8 @@ _SHORTEST: Final = 3
 _EFFECTS: Final = 200
 """Newest executions that are searched."""
 _NAMED: Final = 5
+_LOOKED_FOR: Final = 200
+"""Texts of one action that are looked for; it is done while the home is locked for writing, and a card of more is not read."""
 
 
 def of(tx: Tx, run: str, contract: ToolContract, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -33,7 +35,9 @@ def of(tx: Tx, run: str, contract: ToolContract, arguments: Mapping[str, Any]) -
     sources = [("request", _body(tx, None if row is None else row.input))]
     done = [effect for effect in tx.effects.list(run, statuses=("done",)) if effect.kind == "tool"]
     sources += [(f"e:{effect.id} {effect.tool}", _body(tx, effect.result)) for effect in done[-_EFFECTS:]]
-    return [{"argument": name, "seen_in": _seen(text, sources)[:_NAMED]} for name, text in wanted]
+    found = [{"argument": name, "seen_in": _seen(text, sources)[:_NAMED]} for name, text in wanted[:_LOOKED_FOR]]
+    more = len(wanted) - len(found)
+    return [*found, {"argument": f"{more:,} more texts", "seen_in": ["not looked for"]}] if more else found
 
 
 def _seen(text: str, sources: list[tuple[str, str]]) -> list[str]:

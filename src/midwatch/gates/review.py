@@ -122,4 +122,8 @@ def _in_role(need: Need, speaker: Speaker, at_us: int) -> bool:
 def _own(gate: GateRow, speaker: Speaker) -> str | None:
     if gate.edited_by == speaker.name:
         return "wrote these arguments"
-    return "started this run" if gate.asked_by == speaker.name else None
+    same = (
+        speaker.name,
+        f"{LOCAL}{speaker.name}",
+    )  # also before the home knew its people by token, under the login name
+    return "started this run" if gate.asked_by in same else None
