@@ -254,3 +254,32 @@ def test_rules_that_nobody_can_meet_refuse_the_run(tmp_path: Path) -> None:
     office.person("boss", "admin")
     with pytest.raises(NotGuaranteed, match="fewer than 2"):
         office.run(speaks="boss")
+
+
+@pytest.mark.req("GATES-3")
+def test_another_body_of_the_tool_is_another_action(tmp_path: Path) -> None:
+    """The contract is the same and the code is not: what was approved is asked about again."""
+    office = Office(tmp_path, [[SHOP]])
+    waiting = office.run()
+    office.say(waiting.gates[0])
+    source = office.fleet / "ops.py"
+    source.write_text(source.read_text().replace('f"place {service}', 'f"swapped {service}'))
+    again = office.run(waiting.run)
+    assert ("waiting", waiting.gates, []) == (again.status, again.gates, office.calls())
+
+
+@pytest.mark.req("GATES-7")
+def test_a_no_is_told_once_and_in_the_persons_words(tmp_path: Path) -> None:
+    """However often its node runs again, the denial stands once in the ledger, with the reason that the agent is given."""
+    office = Office(tmp_path, [[SHOP, CART]])
+    waiting = office.run()
+    named = {office.gate(gate)[1]["arguments"]["service"]: gate for gate in waiting.gates}
+    office.say(named["shop"], approve=False, reason="not on a friday")
+    for _ in range(2):
+        assert "waiting" == office.run(waiting.run).status
+    office.say(named["cart"])
+    assert "done" == office.run(waiting.run).status
+    told = [event for event in office.events(waiting.run, "finished") if event.data.get("code") == "denied"]
+    with wiring.open_store(office.home) as store:
+        body = store.read(lambda tx: tx.blobs.get(told[0].data["result_blob"]))
+    assert (1, True) == (len(told), b"not on a friday" in (body or b""))

@@ -76,7 +76,7 @@ class Gating:
         """Carry out stage 5."""
         gate = self._seg.store.read(lambda tx: tx.gates.get(p.effect))
         if gate is not None and gate.status == "denied":
-            return self._no(p, "a person said no", by="person", gate=gate.id)  # whatever the rules say by now
+            return self._no(p, _no_of(gate), by="person", gate=gate.id)  # whatever the rules say by now
         verdict = self._verdict(p, gate)
         if verdict is None:
             return None
@@ -253,6 +253,7 @@ class Gating:
         return action_digest(
             tool=tool.contract.name,
             tool_digest=tool.contract.digest,
+            code=tool.code(),
             args_digest=checked.args_digest,
             agent=p.actor.agent,
             policy_digest=self._seg.fleet.policy_digest,
@@ -304,3 +305,8 @@ class Gating:
         data = {"gate": row.id, "digest": digest, "who": row.who, "card_blob": row.card}
         tx.ledger.append(draft("gate.opened", p.actor, now, data, causes=(cause,)))
         self._tell(tx, row, now)
+
+
+def _no_of(gate: GateRow) -> str:
+    """Say no in the person's own words, where they gave any."""
+    return f"a person said no: {gate.answer_reason}" if gate.answer_reason else "a person said no"

@@ -20,10 +20,17 @@ def new_nonce() -> str:
     return secrets.token_hex(16)
 
 
-def action_digest(*, tool: str, tool_digest: str, args_digest: str, agent: str, policy_digest: str) -> str:
+def action_digest(*, tool: str, tool_digest: str, code: str, args_digest: str, agent: str, policy_digest: str) -> str:
     """Digest what is the same for every asking of one action: the key of a batch. It approves nothing by itself."""
     return _digest(
-        {"agent": agent, "args": args_digest, "policy": policy_digest, "tool": tool, "tool_digest": tool_digest}
+        {
+            "agent": agent,
+            "args": args_digest,
+            "code": code,
+            "policy": policy_digest,
+            "tool": tool,
+            "tool_digest": tool_digest,
+        }
     )
 
 

@@ -10,6 +10,7 @@ Why faults end the import: a tool with half a contract would be bounded by half.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import inspect
 import re
 import sys
@@ -81,6 +82,19 @@ class Tool(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the plain function."""
         return self.fn(*args, **kwargs)
+
+    def code(self) -> str:
+        """Digest the file that the function stands in, as it is now: what a yes means besides the contract.
+
+        Returns:
+            SHA-256 hex; of the compiled function where there is no such file (a prompt, a zip). What the file imports is not in it.
+        """
+        made = self.fn.__code__
+        try:
+            source = Path(made.co_filename).read_bytes()
+        except OSError:
+            source = made.co_code + repr(made.co_names).encode()
+        return hashlib.sha256(source).hexdigest()
 
     def work(self, arguments: str, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Perform one call in this process and thread, as a sandbox's worker does.

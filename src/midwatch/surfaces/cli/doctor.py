@@ -27,7 +27,7 @@ _EXTRAS: Final = {
     "anthropic": "langchain_anthropic",
     "mcp": "mcp",
     "langchain": "langchain",
-    "server": "fastapi",
+    "server": "starlette",
     "engine": "dbos",
     "postgres": "psycopg",
     "otel": "opentelemetry.sdk",

@@ -6,8 +6,11 @@ May import: the wiring when it runs. Must not know: how hashes are made.
 
 from __future__ import annotations
 
+import re
+
 import click
 
+from midwatch.errors import UsageProblem
 from midwatch.surfaces.cli.common import Settings, command_options, emit, plain, say, store_of
 
 __all__ = ["verify"]
@@ -20,6 +23,8 @@ __all__ = ["verify"]
 def verify(ctx: click.Context, head: str | None) -> None:
     """Check every event, every hash and every blob of the home. A lost tail shows only against --head."""
     settings: Settings = ctx.obj
+    if head is not None and not re.fullmatch(r"[0-9a-f]{64}", head):
+        raise UsageProblem("`--head` takes the whole hash, 64 hex digits, as `run` printed it")
     with store_of(settings) as store:
         report = store.read(lambda tx: tx.ledger.verify(expected_head=head))
     if settings.json:
