@@ -25,7 +25,7 @@ from langgraph.types import Command, Interrupt, StateSnapshot
 from langsmith import tracing_context
 
 from midwatch.config.specs import TeamSpec
-from midwatch.engine import rebinding
+from midwatch.engine import books, rebinding
 from midwatch.engine.context import Halted, Segment
 from midwatch.engine.foreign import Hosted, host, is_ours
 from midwatch.engine.nodes import Nodes
@@ -150,7 +150,7 @@ def _begin(seg: Segment, row: RunRow, now: int) -> None:
 
     def work(tx: Tx) -> None:
         tx.fences.check(seg.run, seg.epoch)
-        _close_books(tx, seg.run, now)
+        books.close(tx, seg.run, at_us=now)
         scopes.set_caps(tx.budgets, seg.fleet, run=seg.run, at_us=now)
         tx.runs.clear_halt(seg.run)
         tx.runs.update(
@@ -308,18 +308,6 @@ def _halted(seg: Segment, error: MidwatchError) -> _Stop:
     return _Stop("failed", code=type(error).__name__, message=str(error))
 
 
-def _close_books(tx: Tx, run: str, now: int) -> None:
-    """Leave nothing held: what was begun and never settled is charged in full, what never began is given back.
-
-    At a segment's end too, since a run that stopped for good is never taken up again, and its holds would bind others' scopes.
-    """
-    for reservation, confirmed in tx.budgets.open_reservations(run):
-        if confirmed:
-            tx.runs.add_spend(run, tx.budgets.settle(reservation, None, at_us=now))
-        else:
-            tx.budgets.release(reservation)
-
-
 def _end(seg: Segment, stop: _Stop, began: int) -> RunResult:
     now = seg.clock()
 
@@ -337,7 +325,7 @@ def _end(seg: Segment, stop: _Stop, began: int) -> RunResult:
             "in_doubt": list(stop.in_doubt),
         }
         tx.runs.add_spend(seg.run, {"working": now - began})
-        _close_books(tx, seg.run, now)
+        books.close(tx, seg.run, at_us=now)
         tx.ledger.append(EventDraft(_EVENTS[stop.status], seg.run, now, data))
         head = tx.ledger.head()[1]
         changes = {"status": stop.status, "ended_us": now, "error_code": stop.code, "error_message": stop.message}
