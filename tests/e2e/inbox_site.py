@@ -15,16 +15,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from midwatch import wiring
 from midwatch.engine import delivery
+from midwatch.records.event import Event
 from midwatch.surfaces.posting import post
 from tests.scenario.office import Office
 
-__all__ = ["GATES", "LATER", "SHOP", "Receiver", "link_of", "office_of", "passed", "served"]
+__all__ = ["GATES", "HTTP", "LATER", "SHOP", "Receiver", "link_of", "office_of", "passed", "served", "tried"]
 
 SHOP = ("ops.place", {"service": "shop", "version": "v2"})
 GATES = "- {when: {effect: destructive}, ask: operator, channels: [ops]}"
 LATER = 10**10
+HTTP = httpx.Client(timeout=60)
+"""Patient: a machine under load may take long to open a kernel."""
 
 
 class Receiver:
@@ -117,3 +122,9 @@ def link_of(receiver: Receiver, url: str) -> str:
     """Take the link of the next message, at the server's own address."""
     body = json.loads(receiver.bodies.get(timeout=20)[1])
     return f"{url}/l/{body['link'].rpartition('/')[2]}"
+
+
+def tried(office: Office, run: str) -> list[Event]:
+    """Give the tries; not what the watch says of itself, which was started without the variables."""
+    events = office.events(run, "gate.told")
+    return [event for event in events if not str(event.data["error"]).startswith("the variable")]

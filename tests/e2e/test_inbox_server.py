@@ -17,7 +17,7 @@ import pytest
 from midwatch import wiring
 from midwatch.engine.identity import identify
 from midwatch.gates.review import Speaker
-from tests.e2e.inbox_site import LATER, SHOP, Receiver, link_of, office_of, passed, served
+from tests.e2e.inbox_site import HTTP, LATER, SHOP, Receiver, link_of, office_of, passed, served, tried
 from tests.scenario.office import Office
 
 
@@ -44,7 +44,7 @@ def test_a_channel_is_told_signed_and_once(tmp_path: Path, receiver: Receiver) -
         told["arguments"],
         told["id"],
     )
-    events = office.events(waiting.run, "gate.told")
+    events = tried(office, waiting.run)
     assert [True] == [event.data["ok"] for event in events]
     assert "secret" not in str([event.data for event in events])
     assert receiver.bodies.empty()
@@ -64,7 +64,7 @@ def test_a_channel_that_fails_is_told_again_until_the_question_is_over(tmp_path:
         passed(office, receiver, after_us=60_000_000).failed,
         passed(office, receiver, after_us=LATER).told,
     )
-    assert [False, False] == [event.data["ok"] for event in office.events(waiting.run, "gate.told")]
+    assert [False, False] == [event.data["ok"] for event in tried(office, waiting.run)]
 
 
 def _speaker(office: Office, name: str) -> Speaker:
@@ -107,20 +107,20 @@ def test_a_link_answers_once_and_only_by_its_form(tmp_path: Path, receiver: Rece
     waiting = office.run(speaks="boss")
     with served(office, receiver) as url:
         link = link_of(receiver, url)
-        pages = [httpx.get(link) for _ in range(3)]
+        pages = [HTTP.get(link) for _ in range(3)]
         assert [200] * 3 == [page.status_code for page in pages]
         assert "shop: none -&gt; v2" in pages[0].text
         assert "script" not in pages[0].text
         assert "default-src 'none'" in pages[0].headers["content-security-policy"]
         assert ("no-store", "same-origin") == (pages[0].headers["cache-control"], pages[0].headers["referrer-policy"])
-        assert (405, "open") == (httpx.put(link).status_code, office.gate(waiting.gates[0])[0].status)
+        assert (405, "open") == (HTTP.put(link).status_code, office.gate(waiting.gates[0])[0].status)
         with ThreadPoolExecutor(8) as pool:
             codes = list(
-                pool.map(lambda _: httpx.post(link, data={"word": "approve", "reason": "ok"}).status_code, range(8))
+                pool.map(lambda _: HTTP.post(link, data={"word": "approve", "reason": "ok"}).status_code, range(8))
             )
         assert [200] == [code for code in codes if code == 200]
         assert {404, 409} >= {code for code in codes if code != 200}
-        assert (404, 404) == (httpx.get(link).status_code, httpx.post(link, data={"word": "deny"}).status_code)
+        assert (404, 404) == (HTTP.get(link).status_code, HTTP.post(link, data={"word": "deny"}).status_code)
     row, _ = office.gate(waiting.gates[0])
     assert ("approved", "ops") == (row.status, row.answered_by)
     assert ["link"] == [event.data["channel"] for event in office.events(waiting.run, "gate.said")]
@@ -139,12 +139,12 @@ def test_a_link_of_an_earlier_asking_or_of_somebody_disabled_is_worth_nothing(
         with office.opened(token=office.tokens["boss"]) as kernel:
             kernel.edit(waiting.gates[0], {"service": "shop", "version": "v3"})
         new = link_of(receiver, url)
-        assert (404, 404) == (httpx.get(old).status_code, httpx.post(old, data={"word": "approve"}).status_code)
-        assert "v3" in httpx.get(new).text
+        assert (404, 404) == (HTTP.get(old).status_code, HTTP.post(old, data={"word": "approve"}).status_code)
+        assert "v3" in HTTP.get(new).text
         with wiring.open_store(office.home) as store:
             store.write(lambda tx: tx.principals.update("ops", disabled_us=1))
-        assert 403 == httpx.post(new, data={"word": "approve"}).status_code
-        assert 404 == httpx.get(f"{new[:-1]}{'A' if new[-1] != 'A' else 'B'}").status_code
+        assert 403 == HTTP.post(new, data={"word": "approve"}).status_code
+        assert 404 == HTTP.get(f"{new[:-1]}{'A' if new[-1] != 'A' else 'B'}").status_code
     assert "open" == office.gate(waiting.gates[0])[0].status
 
 
@@ -160,11 +160,11 @@ def test_the_api_holds_people_to_their_rights(tmp_path: Path, receiver: Receiver
         def call(name: str | None, path: str, **body: Any) -> httpx.Response:
             headers = {} if name is None else {"authorization": f"Bearer {office.tokens.get(name, name)}"}
             if not body and not path.endswith(("approve", "deny", "edit")):
-                return httpx.get(f"{url}{path}", headers=headers)
-            return httpx.post(f"{url}{path}", headers=headers, json=body)
+                return HTTP.get(f"{url}{path}", headers=headers)
+            return HTTP.post(f"{url}{path}", headers=headers, json=body)
 
         assert [401, 401] == [call(name, "/api/gates").status_code for name in (None, "mw_unknown")]
-        assert 401 == httpx.get(f"{url}/api/gates", params={"token": office.tokens["ops"]}).status_code
+        assert 401 == HTTP.get(f"{url}/api/gates", params={"token": office.tokens["ops"]}).status_code
         assert [gate] == [item["gate"] for item in call("eve", "/api/gates").json()["gates"]]
         assert "shop: none -> v2" == call("eve", f"/api/gates/{gate[:6]}").json()["card"]["preview"]
         assert [403, 403] == [call(name, f"/api/gates/{gate}/approve").status_code for name in ("eve", "boss")]
@@ -187,9 +187,9 @@ def test_a_home_that_knows_nobody_is_served_to_nobody(tmp_path: Path, receiver: 
     office.run()
     with served(office, receiver) as url:
         for headers in ({}, {"authorization": "Bearer mw_x"}):
-            refused = httpx.get(f"{url}/api/gates", headers=headers)
+            refused = HTTP.get(f"{url}/api/gates", headers=headers)
             assert (401, False) == (refused.status_code, refused.json()["ok"])
-        assert 200 == httpx.get(f"{url}/healthz").status_code
+        assert 200 == HTTP.get(f"{url}/healthz").status_code
 
 
 @pytest.mark.req("INBOX-6")
@@ -200,12 +200,12 @@ def test_other_sites_other_names_and_large_bodies_are_refused(tmp_path: Path, re
     with served(office, receiver, "--public", "https://watch.example.com") as url:
         link = link_of(receiver, url)
         word = {"word": "approve"}
-        assert 421 == httpx.get(link, headers={"host": "evil.example"}).status_code
-        assert 200 == httpx.get(link, headers={"host": "watch.example.com"}).status_code
+        assert 421 == HTTP.get(link, headers={"host": "evil.example"}).status_code
+        assert 200 == HTTP.get(link, headers={"host": "watch.example.com"}).status_code
         for headers in ({"origin": "https://evil.example"}, {"origin": "null"}, {"sec-fetch-site": "cross-site"}):
-            assert 403 == httpx.post(link, data=word, headers=headers).status_code
-        assert 413 == httpx.post(link, data={"word": "approve", "reason": "x" * 1_000_000}).status_code
-        assert 415 == httpx.post(link, json=word).status_code
+            assert 403 == HTTP.post(link, data=word, headers=headers).status_code
+        assert 413 == HTTP.post(link, data={"word": "approve", "reason": "x" * 1_000_000}).status_code
+        assert 415 == HTTP.post(link, json=word).status_code
 
         def chunks() -> Iterator[bytes]:
             for _ in range(64):
@@ -213,6 +213,6 @@ def test_other_sites_other_names_and_large_bodies_are_refused(tmp_path: Path, re
 
         form = {"content-type": "application/x-www-form-urlencoded"}
         with contextlib.suppress(httpx.HTTPError):
-            assert httpx.post(link, content=chunks(), headers=form).status_code in (404, 413)
+            assert HTTP.post(link, content=chunks(), headers=form).status_code in (404, 413)
         assert "open" == office.gate(waiting.gates[0])[0].status
-        assert 200 == httpx.post(link, data=word, headers={"origin": url}).status_code
+        assert 200 == HTTP.post(link, data=word, headers={"origin": url}).status_code

@@ -8,5 +8,6 @@ REQUIREMENTS: dict[str, str] = {
     "INBOX-5": "The API knows people by token, in the header only, and holds them to role, reach and distance.",
     "INBOX-6": "A page of another site, another name for this machine and a large body are refused.",
     "INBOX-8": "Whoever tells channels may die, hang, race or lack a variable: each question is told, and by one at a time.",
+    "INBOX-9": "The server listens where it is told, warns of what that opens, and stops in order; nothing beside it ends it.",
     "INBOX-7": "The command line answers, edits, reviews and measures what waits, as the person that a token names.",
 }

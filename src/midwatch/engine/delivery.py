@@ -37,8 +37,8 @@ LINKS: Final = "http://127.0.0.1:8787"
 _FIRST_US: Final = 5_000_000
 _MOST_US: Final = 600_000_000
 _CLAIM_US: Final = 30_000_000
-_EACH: Final = 20
-"""Messages of one channel in one pass; with `_AT_ONCE` channels at a time a pass has an end, however slow they are."""
+_PASS_US: Final = 5_000_000
+"""How long one channel is told in one pass; with `_AT_ONCE` channels at a time a pass has an end, however slow they are."""
 
 _AT_ONCE: Final = 8
 _KEY: Final = "link-key"
@@ -136,8 +136,9 @@ def deliver(
 def _channel(sender: _Sender, notices: Sequence[Notice]) -> tuple[int, int]:
     """Tell one channel in turn; the first time that nothing answers, the rest waits as long as that one."""
     told = failed = 0
-    for place, notice in enumerate(notices[:_EACH]):
-        if sender.over():
+    until = sender.clock() + _PASS_US
+    for place, notice in enumerate(notices):
+        if sender.over() or sender.clock() > until:
             break
         error, silent = _one(sender, notice)
         if error is None:
