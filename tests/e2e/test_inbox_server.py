@@ -74,7 +74,7 @@ def _speaker(office: Office, name: str) -> Speaker:
 
 @pytest.mark.req("INBOX-3")
 def test_an_escalation_is_told_once_when_its_time_comes(tmp_path: Path, receiver: Receiver) -> None:
-    """Before, nobody is told again; then the channel is, and the event says to whom it went."""
+    """Before, nobody is told again; then the channel is, and the event says to whom it went. Another action begins anew."""
     office = office_of(tmp_path)
     text = (office.fleet / "fleet.yaml").read_text()
     (office.fleet / "fleet.yaml").write_text(
@@ -86,6 +86,9 @@ def test_an_escalation_is_told_once_when_its_time_comes(tmp_path: Path, receiver
     assert (1, 1, 0) == (late.escalated, late.told, passed(office, receiver, after_us=320_000_000).escalated)
     assert ["opened", "escalated"] == [json.loads(receiver.bodies.get(timeout=10)[1])["why"] for _ in range(2)]
     assert [["admin"]] == [event.data["to"] for event in office.events(waiting.run, "gate.escalated")]
+    with office.opened(token=office.tokens["boss"]) as kernel:
+        kernel.edit(waiting.gates[0], {"service": "shop", "version": "v3"})
+    assert 1 == passed(office, receiver, after_us=330_000_000).escalated
 
 
 @pytest.mark.req("INBOX-3")

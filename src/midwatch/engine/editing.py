@@ -152,6 +152,7 @@ def _amend(tx: Tx, fleet: Fleet, row: GateRow, wanted: Edit, judged: _Judged, at
         precondition=judged.state,
         terms=judged.terms.to_text(),
         edited_by=who,
+        escalated_us=None,
     )
     digest = bind(
         action=new.action, run=new.run, precondition=new.precondition, expires_us=new.expires_us, nonce=new.nonce
