@@ -12,4 +12,5 @@ REQUIREMENTS: dict[str, str] = {
     "ATTACK-9": "A made-up question answers an edit as a real one does, differs from the real action, and blames nobody who changed it.",
     "ATTACK-10": "Who started a run under the login name does not approve it under the same name with a token.",
     "ATTACK-11": "What a card is made of is bounded: arguments with many texts do not hold the home.",
+    "ATTACK-12": "A channel that speaks for somebody is led elsewhere only by that somebody or an admin.",
 }

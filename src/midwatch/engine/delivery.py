@@ -29,7 +29,7 @@ from midwatch.records.gate import GateRow, Notice
 from midwatch.records.run import RunRow
 from midwatch.store.port import Store, Tx
 
-__all__ = ["LINKS", "Passed", "Post", "deliver", "keep_channels", "link_key"]
+__all__ = ["LINKS", "Passed", "Post", "deliver", "keep_channels", "kept", "link_key", "setting_of"]
 
 LINKS: Final = "http://127.0.0.1:8787"
 """Where links lead unless `review.links` says otherwise: `midwatch inbox serve` on this machine."""
@@ -90,8 +90,12 @@ class _NotHereError(Exception):
 def keep_channels(tx: Tx, fleet: Fleet) -> None:
     """Note where this fleet's channels lead, without secrets: whoever delivers knows only the home."""
     for name, spec in fleet.channels.items():
-        body = {**asdict(spec), "links": fleet.review.links or LINKS}
-        tx.watch.put(_setting(fleet.name, name), orjson.dumps(body))
+        tx.watch.put(setting_of(fleet.name, name), kept(fleet, spec))
+
+
+def kept(fleet: Fleet, spec: ChannelSpec) -> bytes:
+    """Give what is noted of a channel."""
+    return orjson.dumps({**asdict(spec), "links": fleet.review.links or LINKS})
 
 
 def link_key(store: Store) -> bytes:
@@ -181,7 +185,7 @@ def _one(sender: _Sender, notice: Notice) -> tuple[str | None, bool]:
 
 
 def _target(sender: _Sender, run: RunRow, notice: Notice) -> _Target:
-    raw = sender.store.read(lambda tx: tx.watch.setting(_setting(run.fleet, notice.channel)))
+    raw = sender.store.read(lambda tx: tx.watch.setting(setting_of(run.fleet, notice.channel)))
     if raw is None:
         raise _NotHereError("the fleet names no such channel any more")
     channel, links = _spec(raw)
@@ -329,5 +333,6 @@ def _to(gate: GateRow, at_us: int) -> list[str]:
     return [need.escalate.to for need in gate.asks.needs if need.escalate and need.escalate.at_us <= at_us]
 
 
-def _setting(fleet: str, channel: str) -> str:
+def setting_of(fleet: str, channel: str) -> str:
+    """Name the note of one channel."""
     return f"channel:{fleet}:{channel}"

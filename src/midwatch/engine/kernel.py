@@ -28,6 +28,7 @@ from midwatch.engine.helping import Place
 from midwatch.engine.identity import local, require
 from midwatch.engine.runner import LEASE_US, deadline, result_of, run_segment
 from midwatch.engine.undo import Undone
+from midwatch.engine.vouching import vouch
 from midwatch.errors import Divergence, MidwatchError, NotFound, NotGuaranteed, RunHalted, UsageProblem
 from midwatch.gates.review import Speaker, unmanned
 from midwatch.graph import foreign, team
@@ -142,7 +143,7 @@ class Kernel:
             UsageProblem: `request` is not JSON, or does not fit an imported graph.
             StoreError: the home cannot be used; nothing was started.
         """
-        self._refuse_unkept()
+        self._refuse_unkept(self._parts.speaker.name)
         require(self._parts.speaker, "operator", "start a run")
         try:
             body = orjson.dumps(request, option=orjson.OPT_SORT_KEYS)
@@ -161,11 +162,11 @@ class Kernel:
         Raises:
             NotFound: no such run. RunHeld: another process runs it. Divergence: fleet, policy or graph have changed.
         """
-        self._refuse_unkept()
         require(self._parts.speaker, "operator", "go on with a run")
         row = self._parts.store.read(lambda tx: tx.runs.get(run))
         if row is None:
             raise NotFound(f"no run `{run}` in this home; `midwatch runs ls` lists them")
+        self._refuse_unkept(row.asked_by)
         if row.status == "done":
             return result_of(row, row.head or "", self._body(row.output))
         if row.status == "cancelled":
@@ -185,9 +186,9 @@ class Kernel:
     def _graph_digest(self) -> str:
         return team.digest(self._parts.fleet) if self._foreign is None else self._foreign.digest
 
-    def _refuse_unkept(self) -> None:
+    def _refuse_unkept(self, asker: str) -> None:
         problems = not_guaranteed(self._parts.fleet)
-        problems += self._parts.store.read(lambda tx: unmanned(self._parts.fleet, tx.principals.list()))
+        problems += self._parts.store.read(lambda tx: unmanned(self._parts.fleet, tx.principals.list(), asker=asker))
         if problems:
             raise NotGuaranteed(problems)
 
@@ -212,6 +213,7 @@ class Kernel:
                 asked_by=parts.speaker.name,
             )
             tx.runs.create(row)
+            vouch(tx, fleet, parts.speaker)
             keep_channels(tx, fleet)
             data = {
                 "fleet": fleet.name,
