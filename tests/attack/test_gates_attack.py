@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from midwatch import wiring
-from midwatch.engine import answering, origins
+from midwatch.engine import answering, gating, origins
 from midwatch.errors import Denied, GateNotUsable, MidwatchError, UsageProblem
 from midwatch.gates import rules
 from midwatch.gates.review import Speaker
@@ -304,3 +304,19 @@ def test_an_action_with_very_many_texts_is_told_in_bounded_work(tmp_path: Path) 
         [bool(item["seen_in"]) for item in few],
         [item["argument"] for item in few],
     )
+
+
+@pytest.mark.req("ATTACK-13")
+@pytest.mark.parametrize("allowed", [2, 3])
+def test_after_so_many_nos_nobody_is_asked_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: int
+) -> None:
+    """Each turn asks for a little something else; with one no more to go (the benign twin) the third is asked, else it is refused."""
+    monkeypatch.setattr(gating, "MOST_NOS", allowed)
+    office = Office(tmp_path, [[("ops.place", {"service": "shop", "version": f"v{turn}"})] for turn in range(3)])
+    result = office.run()
+    for _ in range(2):
+        office.say(result.gates[0], approve=False)
+        result = office.run(result.run)
+    expected = ("done", 2) if allowed == 2 else ("waiting", 3)
+    assert expected == (result.status, len(opened(office)))

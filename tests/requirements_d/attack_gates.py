@@ -13,4 +13,5 @@ REQUIREMENTS: dict[str, str] = {
     "ATTACK-10": "Who started a run under the login name does not approve it under the same name with a token.",
     "ATTACK-11": "What a card is made of is bounded: arguments with many texts do not hold the home.",
     "ATTACK-12": "A channel that speaks for somebody is led elsewhere only by that somebody or an admin.",
+    "ATTACK-13": "An agent that varies what it asks wears nobody down: after so many nos in a run nobody is asked any more.",
 }

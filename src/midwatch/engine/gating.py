@@ -35,7 +35,10 @@ from midwatch.tools.arguments import check
 from midwatch.tools.builtin.gates import REQUEST_HUMAN, URGENCY_US
 from midwatch.tools.perform import PerformContext
 
-__all__ = ["Gating"]
+__all__ = ["MOST_NOS", "Gating"]
+
+MOST_NOS: Final = 20
+"""How often people may say no in one run before nobody is asked any more: an agent that varies what it asks wears nobody down."""
 
 _ID: Final = 16
 
@@ -95,12 +98,14 @@ class Gating:
         p.mark("gates", "deny", **detail)
         return self._record.refuse(p, "denied", reason, hint="do not propose the same action again")
 
-    def _said_no(self, p: Passage, state: str) -> str | None:
-        """Give the gate at which a person said no to this very action, on the target as it is, in this run: no is not asked twice."""
+    def _enough(self, p: Passage, state: str) -> str | None:
+        """Say why nobody is asked any more: no to this very action, on the target as it is, is not asked twice; nor is no end of others."""
         rows = self._seg.store.read(lambda tx: tx.gates.list(run=p.actor.run, statuses=("denied",), limit=10_000))
-        action = self._action(p)
-        same = (row.id for row in rows if row.kind == "action" and (row.action, row.precondition) == (action, state))
-        return next(same, None)
+        if any(row.kind == "action" and (row.action, row.precondition) == (self._action(p), state) for row in rows):
+            return "a person said no to this very action in this run"
+        if sum(row.kind != "canary" for row in rows) >= MOST_NOS:
+            return f"people said no {MOST_NOS} times in this run, and are not asked any more"
+        return None
 
     def asks_again(self, p: Passage) -> bool:
         """Say whether the gate was opened anew since its yes was read: somebody changed the action at that very moment."""
@@ -185,9 +190,9 @@ class Gating:
             state = await state_of(self.place(p), tool, checked.arguments)
         except HelperFailed as failed:
             return self._unreadable(p, verdict, failed)
-        before = self._said_no(p, state)
-        if before is not None:
-            return self._no(p, "a person said no to this very action in this run", by="person", gate=before)
+        enough = self._enough(p, state) if old is None else None
+        if enough is not None:
+            return self._no(p, enough, by="person")
         preview = await preview_of(self.place(p), tool, checked.arguments)
         made_up = await self._made_up(p)
         now = self._seg.clock()
