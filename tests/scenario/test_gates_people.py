@@ -31,8 +31,8 @@ def office(tmp_path: Path) -> Office:
 def test_a_name_is_no_proof_where_people_have_tokens(office: Office) -> None:
     """A bare name, a missing, an unknown and a disabled token are refused; nothing was said."""
     office.person("boss", "admin")
-    waiting = office.run(speaks="boss")
     gone = office.person("gone", "operator")
+    waiting = office.run(speaks="boss")
     with wiring.open_store(office.home) as store:
         store.write(lambda tx: tx.principals.update("gone", disabled_us=1))
         with pytest.raises(Denied):

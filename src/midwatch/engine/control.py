@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 import orjson
 
-from midwatch.engine import answering
+from midwatch.engine import answering, books
 from midwatch.engine.identity import identify
 from midwatch.errors import GateNotUsable, NotFound, RunHeld, UsageProblem
 from midwatch.gates.review import Speaker
@@ -72,6 +72,7 @@ def cancel(store: Store, run: str, *, by: str, reason: str, at_us: int) -> Cance
             data = {"kind": "cancel", "reason": reason, "by": by, "held": held}
             tx.ledger.append(EventDraft("run.halted", run, at_us, data))
         if not held:
+            books.close(tx, run, at_us=at_us)
             message = f"stopped by `{by}`: {reason}"
             head = tx.ledger.head()[1]
             tx.runs.update(

@@ -143,7 +143,7 @@ class Kernel:
             UsageProblem: `request` is not JSON, or does not fit an imported graph.
             StoreError: the home cannot be used; nothing was started.
         """
-        self._refuse_unkept(self._parts.speaker.name)
+        self._refuse_unkept()
         require(self._parts.speaker, "operator", "start a run")
         try:
             body = orjson.dumps(request, option=orjson.OPT_SORT_KEYS)
@@ -166,7 +166,7 @@ class Kernel:
         row = self._parts.store.read(lambda tx: tx.runs.get(run))
         if row is None:
             raise NotFound(f"no run `{run}` in this home; `midwatch runs ls` lists them")
-        self._refuse_unkept(row.asked_by)
+        self._refuse_unkept()
         if row.status == "done":
             return result_of(row, row.head or "", self._body(row.output))
         if row.status == "cancelled":
@@ -186,9 +186,9 @@ class Kernel:
     def _graph_digest(self) -> str:
         return team.digest(self._parts.fleet) if self._foreign is None else self._foreign.digest
 
-    def _refuse_unkept(self, asker: str) -> None:
+    def _refuse_unkept(self) -> None:
         problems = not_guaranteed(self._parts.fleet)
-        problems += self._parts.store.read(lambda tx: unmanned(self._parts.fleet, tx.principals.list(), asker=asker))
+        problems += self._parts.store.read(lambda tx: unmanned(self._parts.fleet, tx.principals.list()))
         if problems:
             raise NotGuaranteed(problems)
 

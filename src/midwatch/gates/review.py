@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from midwatch.config.fleet import Fleet
+from midwatch.config.fleet import Fleet, GateRule
 from midwatch.errors import Problem
 from midwatch.records.gate import GateAnswer, GateRow, Need
 from midwatch.records.principal import Principal
@@ -100,7 +100,7 @@ def unmanned(fleet: Fleet, people: Sequence[Principal]) -> tuple[Problem, ...]:
         if not people and wanted > 1:
             message = f"the rule needs {wanted} people and this home knows nobody by token; `midwatch principals add` makes them"
             problems.append(Problem(where, message, "unmanned"))
-        elif people and sum(person.has(rule.ask) for person in able) < rule.quorum:
+        elif people and sum(_could(rule, person) for person in able) < rule.quorum:
             message = (
                 f"fewer than {rule.quorum} people have the role `{rule.ask}`; give it with `midwatch principals set`"
             )
@@ -111,6 +111,10 @@ def unmanned(fleet: Fleet, people: Sequence[Principal]) -> tuple[Problem, ...]:
             message = f"channel `{name}` speaks for `{channel.principal}`, whom this home does not know"
             problems.append(Problem(fleet.where("channels", name, "principal"), message, "unmanned"))
     return tuple(problems)
+
+
+def _could(rule: GateRule, person: Principal) -> bool:
+    return person.has(rule.ask) or (rule.escalate is not None and person.has(rule.escalate.to))
 
 
 def _in_role(need: Need, speaker: Speaker, at_us: int) -> bool:
