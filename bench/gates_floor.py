@@ -44,16 +44,26 @@ def rows() -> list[dict[str, object]]:
         measured.append(
             {"text": kind, "bytes": KIB, "us": min(_cpu(role, text, CALLS) for _ in range(ROUNDS)), "bar": BAR_US}
         )
+    several: dict[str, object] = {
+        "to": "ada@example.com",
+        "subject": "The quarterly report",
+        "body": (ORDINARY["mail"][1] * KIB)[:KIB],
+    }
+    rows_of: dict[str, object] = {"rows": [{"id": f"row-{n}", "kind": "view", "page": "/about"} for n in range(24)]}
+    for kind, call in (("arguments", several), ("objects", rows_of)):
+        measured.append(
+            {"text": kind, "bytes": KIB, "us": min(_cpu("content", call, CALLS) for _ in range(ROUNDS)), "bar": None}
+        )
     for kind, piece in HOSTILE.items():
         spent = _cpu("command", (piece * KIB * KIB)[: KIB * KIB], 1)
         measured.append({"text": kind, "bytes": KIB * KIB, "us": spent, "bar": None})
     return measured
 
 
-def _cpu(role: str, text: str, calls: int) -> float:
+def _cpu(role: str, text: str | dict[str, object], calls: int) -> float:
     began = time.process_time_ns()
     for _ in range(calls):
-        read("files.write", {"text": text}, lambda _: (role, True))
+        read("files.write", text if isinstance(text, dict) else {"text": text}, lambda _: (role, True))
     return (time.process_time_ns() - began) / 1000 / calls
 
 

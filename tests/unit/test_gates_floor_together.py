@@ -36,6 +36,8 @@ APART: list[tuple[str, str, dict[str, Any]]] = [
     ("delete", "command", {"run": "%VERB% /s C:\\x", "VERB": "del"}),
     ("delete", "content", {"template": "please {{a}}{{b}} it", "values": {"b": "ete", "n": 1, "a": "del"}}),
     ("deploy", "content", {"template": "%(a)s%(b)s it", "b": "loy", "z": ["-"], "a": "dep"}),
+    ("delete", "content", {"payload": {"dele": "te", "user": "acme"}}),
+    ("delete", "content", {"places": [4, 5, 12, 5, 20, 5]}),
     ("deploy", "content", {"bytes": [100, 101, 112, 108, 111, 121]}),
     ("delete", "command", {"codes": [114, 109, 32, 45, 114, 102, 32, 47]}),
 ]
@@ -57,6 +59,7 @@ def test_what_arguments_say_together_is_read(word: str, role: str, arguments: di
         {"city": "Del", "street": "Eteweg 4"},
         {"a": "data", "b": "point"},
         {"title": "Sub", "note": "stance"},
+        {"payload": {"data": "base camp", "pro": "ducks"}},
         {"labels": ["a", "b", "c", "d"]},
         {"labels": ["drop", "shadow"]},
         {"histogram": [72, 101, 108, 98, 90, 77, 64, 100]},

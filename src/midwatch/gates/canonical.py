@@ -209,7 +209,7 @@ def _undone(text: str, layers: tuple[str, ...]) -> Iterator[tuple[str, tuple[str
     if "transform" not in since:
         for other in _transformed(text):
             yield other, ("transform",), True
-    if "cipher" not in since:
+    if not since:  # a shell or a browser spells nothing out
         for other in deciphered(text):
             yield other, ("cipher",), True
     decoded, names = decode(text)
@@ -278,7 +278,7 @@ def _transformed(text: str) -> Iterator[str]:
         mail = unquote(_EQUALS.sub("%", mail), errors="replace") if _HEXED.search(mail) else mail
         if mail != text:
             yield mail
-    if _FILLED.search(text):
+    if ("%" in text or "-f" in text or "format" in text) and _FILLED.search(text):
         yield _filled(_STRINGS.findall(text[:4096]))
     for found in _SED.finditer(text[:4096]) if "sed " in text else ():
         yield _SAID.sub(partial(_replaced, found[2], found[3]), text)

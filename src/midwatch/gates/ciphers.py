@@ -1,9 +1,9 @@
-r"""Ciphers: codes that no program decodes but any reader can: Morse, spelling alphabets, braille, shifted and turned letters.
+r"""Ciphers: codes that no program decodes but any reader can: Morse, spelling alphabets, braille, numbers for letters, shifts, turns.
 
 In:   a clean text. Out: what it says with one of these undone, nothing where none is in it.
 May import: the standard library. Must not know: layers, tools, arguments.
 Why: the reader that acts on a text may be a model, and a model reads all of these. Each is looked for only where a cheap sign of it
-stands in the text; letters are shifted only where somebody says so, and the shifted text counts only where it holds one of the words.
+stands in the text; letters are shifted only where somebody says so, and they, like numbers, count only where they give one of the words.
 
 Bounds: of a long text the first `HEAD` characters.
 """
@@ -31,6 +31,9 @@ _SPELLED_RUN = re.compile(
 )
 _SPELLED_WORD = re.compile("|".join(sorted(_SPELLED, key=len, reverse=True)), re.IGNORECASE)
 _FIRST, _LATER = ("delta", "papa", "bravo", "romeo"), ("echo", "oscar", "india", "mike", "alpha", "alfa")
+_AS_IN = re.compile(r"\b([a-z])[\s,:]{1,3}(?:is for|as in|for|like|wie|comme|como|come)\s([a-z])", re.IGNORECASE)
+_AS_IN_SIGNS = (" as in ", " for ", " like ", " wie ", " comme ", " como ", " come ")
+_PLACES = re.compile(r"[1-9]\d?(?:[-, ./_|]{1,3}[1-9]\d?){5,400}(?!\d)")
 _BRAILLE_RUN = re.compile("[\u2801-\u283f]{3,}")
 _BRAILLE = dict(
     zip(
@@ -61,6 +64,12 @@ def deciphered(text: str) -> Iterator[str]:
         yield from (_morse(match[0]) for match in _MORSE_RUN.finditer(text))
     if any(name in lower for name in _FIRST) and any(name in lower for name in _LATER):
         yield from (_spelled(match[0]) for match in _SPELLED_RUN.finditer(text))
+    if any(sign in lower and lower.count(sign) > 3 for sign in _AS_IN_SIGNS):
+        yield "".join(letter for letter, first in _AS_IN.findall(lower) if letter == first)
+    for found in _PLACES.finditer(text):
+        said = "".join(_ALPHABET[place - 1] for place in map(int, re.findall(r"\d+", found[0])) if place <= 26)
+        if _WORDS.search(said):
+            yield said
     if any(sign in lower for sign in _SIGNS) and _SHIFTED.search(lower):
         yield from (said for said in map(lower.translate, _SHIFTS) if _WORDS.search(said))
     if text.isascii():

@@ -161,7 +161,7 @@ def _summed(match: re.Match[str]) -> str:
 
 
 def _from_numbers(listed: str, *, long: bool = False) -> str:
-    listed = _SUM.sub(_summed, listed) if not long else listed
+    listed = listed if long else _SUM.sub(_summed, listed)
     numbers = [int(number, 0) if number[:2] in {"0x", "0X"} else int(number) for number in re.findall(r"\w+", listed)]
     if long and not all(9 <= number < 127 for number in numbers):
         return ""

@@ -27,13 +27,14 @@ A fleet's own keywords match on the same readings, by the rule of `words.keyword
 
 from __future__ import annotations
 
+import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from midwatch.gates.canonical import Reading, Readings, readings
-from midwatch.gates.letters import GAMES, fold
+from midwatch.gates.letters import GAMES, clean, fold
 from midwatch.gates.siblings import columns, filled, joined, numbered
 from midwatch.gates.words import WORDS, Manner, families, keyword
 
@@ -43,7 +44,11 @@ TOOL: Final = "(tool)"
 UNREADABLE: Final = "unreadable"
 NESTING = 32  # levels of lists and objects; deeper is unreadable
 TEXTS = 4096  # texts of one call; more is unreadable
-_WORDS = 32
+_ENDS: Final[tuple[Manner, ...]] = ("prose", "letters")  # long ones are read at their two ends
+# Bill of customer care; `data: base64`.
+_NEIGHBOURS = frozenset({("beside", "billing"), ("keyed", "database")})
+_WORDS, _SHORT, _AT_ONCE = 32, 48, 32
+_MARKED = re.compile(r"['\"`\\$(){}<>%&;|=\x08\x1b\u202e]")  # marks that may change how the next text is read
 TOGETHER = 65_536  # characters that several arguments say together; more is unreadable in all but content
 
 _STRICTER: Final[tuple[Manner, ...]] = ("prose", "act", "command")
@@ -101,15 +106,36 @@ def read(tool_name: str, arguments: Mapping[str, Any], roles: Roles, extra: Sequ
         for found in _hits(piece, own):
             hits.setdefault((found.word, found.argument), found)
     said = {word for word, _ in hits}
-    spent = 0
-    for piece in [*together, *_filled(alone)]:
-        spent += len(piece.text or "")
-        if spent > TOGETHER and piece.manner != "prose":
-            hits.setdefault((UNREADABLE, piece.argument), Hit(UNREADABLE, piece.argument, piece.how))
-        for found in _hits(piece, own) if spent <= TOGETHER else ():
-            if found.word not in said and (piece.how, found.word) != ("beside", "billing"):  # Bill, of customer care
-                hits.setdefault((found.word, found.argument), found)
+    for found in _of_several([*together, *_filled(alone)], own, said):
+        hits.setdefault((found.word, found.argument), found)
     return tuple(hits.values())
+
+
+def _of_several(pieces: Sequence[_Text], own: Sequence[tuple[str, str]], said: Collection[str]) -> Iterator[Hit]:
+    """Read what several arguments say together; hits that no argument has by itself."""
+    spent = 0
+    plain: dict[tuple[Manner, bool], list[_Text]] = {}
+    each: list[_Text] = []
+    for piece in pieces:
+        text = piece.text or ""
+        spent += len(text)
+        if spent > TOGETHER:
+            if piece.manner not in _ENDS:
+                yield Hit(UNREADABLE, piece.argument, piece.how)
+                break
+            continue
+        (each if _MARKED.search(text) else plain.setdefault((piece.manner, piece.how == "keyed"), [])).append(piece)
+    # Texts of words only cannot hide one another: those are read in one go, and one by one where that finds something.
+    for texts in plain.values():
+        for start in range(0, len(texts), _AT_ONCE):
+            some = texts[start : start + _AT_ONCE]
+            lines = "\n".join(dict.fromkeys(piece.text or "" for piece in some))
+            if any(hit.word not in said for hit in _hits(replace(some[0], text=lines), own)):
+                each.extend(some)
+    for piece in each:
+        for found in _hits(piece, own):
+            if found.word not in said and (piece.how, found.word) not in _NEIGHBOURS:
+                yield found
 
 
 def _filled(pieces: Sequence[_Text]) -> Iterator[_Text]:
@@ -150,15 +176,20 @@ def _texts(value: Any, path: str, roles: Roles, depth: int) -> Iterator[_Text]:
 def _of_object(value: Mapping[Any, Any], path: str, roles: Roles) -> Iterator[_Text]:
     """What the values of an object say together: its texts, lists of words among them, and equal keys of its own objects."""
     said: list[tuple[str, str]] = []
+    keyed: list[str] = []
     for key, inner in value.items():
         name = f"{path}.{key}" if path else str(key)
         if isinstance(inner, str):
             said.append((name, inner))
+            if 0 < len(inner) <= _SHORT and len(str(key)) <= _SHORT and _manner(roles, name):
+                keyed.append(f"{key}{inner}")
         elif (
             isinstance(inner, list | tuple) and 0 < len(inner) <= _WORDS and all(isinstance(one, str) for one in inner)
         ):
             said.append((name, " ".join(inner)))
     yield from _together(said, roles)
+    if path and keyed:
+        yield _Text(path, "letters", "\n".join(keyed[:TEXTS]), "keyed")
     for key, texts in columns(tuple(value.values())):
         yield from _together([(f"{path}.{key}" if path else key, text) for text in texts], roles)
 
@@ -188,7 +219,12 @@ def _hits(piece: _Text, own: Sequence[tuple[str, str]]) -> Iterator[Hit]:
     if piece.text is None:
         yield Hit(UNREADABLE, piece.argument, "plain")
         return
-    found = readings(piece.text)
+    # A key with its value is a word or none: nothing is undone for it.
+    found = (
+        readings(piece.text)
+        if piece.how != "keyed"
+        else Readings((Reading(fold(clean(piece.text))),), truncated=False, windowed=False)
+    )
     wanted = set(WORDS) | {word for word, _ in own}
     for reading in found.all:
         game = bool(reading.layers) and reading.layers[-1] in GAMES
@@ -209,4 +245,4 @@ def _name(piece: _Text, reading: Reading) -> str:
 
 
 def _unread(found: Readings, manner: Manner) -> bool:
-    return found.truncated or (found.windowed and manner != "prose")
+    return found.truncated or (found.windowed and manner not in _ENDS)

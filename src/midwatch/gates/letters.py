@@ -17,11 +17,11 @@ from __future__ import annotations
 import itertools
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 __all__ = ["GAMES", "clean", "fold", "games", "humps", "tall"]
 
-GAMES = frozenset({"leet", "reversed", "spaced", "split"})
+GAMES = frozenset({"leet", "reversed", "rot13", "spaced", "split"})
 
 _INVISIBLE = re.compile(r"[\x00\x02-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u115f\u1160\u3164\uffa0]")
 _ANSI = re.compile(r"\x1b\[[0-9;?]{0,16}[A-Za-z]")
@@ -52,6 +52,7 @@ _PAIRS = (
     "ıi ȷj ɑa ɐa ɡg ɢg ɩi ɪi ʟl ʀr ɴn ʜh ʏy ꜱs ᴀa ʙb ᴄc ᴅd ᴇe ᴊj ᴋk ᴍm ᴏo ᴘp ᴛt ᴜu ᴠv ᴡw ᴢz ꜰf "
     "øo đd łl ħh ŧt ƀb ɓb ɗd ƌd ɖd ƥp ɛe ǝe əe ℮e ∂d ɾr ɼr ʇt ŀl ɫl ɭl ƚl ƞn ŋn ɳn ƈc ɕc ʋu ɏy ƴy ɨi ɵo "
     "ÐD ĐD ŁL ØO ŦT ƁB ƊD ƤP ƬT Ꭰd Ꭼe Ꮮl Ꭲt Ꮲp Ꭱr Ꭺa Ᏼb Ꮯc Ꮪs Ꭵi Ꮃw Ꮇm Ꮋh Ꮐg Ꭻj Ꮶk Ꮓz Ꮩv "
+    "∃E ∀A ∪U ∩N ∈E ∑E ∧A ∨V ⊥T "
     "ꓐB ꓑP ꓒd ꓓD ꓔT ꓖG ꓗK ꓙJ ꓚC ꓜZ ꓝF ꓟM ꓠN ꓡL ꓢS ꓣR ꓦV ꓧH ꓪW ꓫX ꓬY ꓮA ꓰE ꓲI ꓳO ꓴU"
 )
 _ALIKE = {ord(pair[0]): pair[1].lower() for pair in _PAIRS.split()}
@@ -59,21 +60,22 @@ _ALIKE = {ord(pair[0]): pair[1].lower() for pair in _PAIRS.split()}
 _LEET = str.maketrans("0345789@$€£+", "oeastbgaseet")
 _EITHER = {"1": "li", "!": "il", "|": "li", "6": "gb"}
 _COLOUR = re.compile(r"(?<=[:\s])#(?:[0-9a-f]{3}){1,2}(?![0-9a-z])")
-_LEET_TOKEN = re.compile(r"(?<![\w@$!|+€£])(?=[\w@$!|+€£]*[0-9@$!|+€£])[\w@$!|+€£]{4,24}(?![\w@$€£])")
+_LEET_RUN = re.compile(r"[\w@$!|+€£]+(?:[-.*~^/]{1,2}[\w@$!|+€£]+){0,12}")
 _LEETISH = re.compile(r"[0-9@$!|+€£]")
 _SPACED = re.compile(r"(?<![a-z0-9@$])[a-z0-9@$]([^a-z0-9@$]{1,3})[a-z0-9@$](?:\1[a-z0-9@$]){2,40}(?![a-z0-9@$])")
-_LOOSE = re.compile(r"(?<![a-z0-9@$])[a-z0-9@$](?:[^a-z0-9@$\n]{1,3}[a-z0-9@$]){3,80}(?![a-z0-9@$])")
-# Pieces of leet apart by marks: `d3-l3-t3`, `de.l3.te`. Three gaps at most look like a word; identifiers have more digits.
-_LEET_APART = re.compile(
-    r"(?<![\w@$!|+€£.-])[a-z0-9@$!|+€£]{1,6}(?:[-_.*~^/]{1,2}[a-z0-9@$!|+€£]{1,6}){1,9}(?![\w@$€£])"
-)
+_LOOSE = re.compile(r"(?<![a-z0-9@$])[a-z0-9@$](?:[^a-z0-9@$]{1,3}[a-z0-9@$]){3,80}(?![a-z0-9@$])")
+_TOKEN_MARK = re.compile(r"[-.*~^/]+")
 _MARK = re.compile(r"[-_.*~^/]+")
 _LONG_WORDS = ("delete", "deploy", "database", "production", "billing")
 # What nobody writes forwards: the five words and their commonest forms, from their ends.
 _BACKWARDS = ("eteled", "noiteled", "gniteled", "yolped", "esabatad", "noitcudorp", "gnillib")
+# Nor in the alphabet's other half.
+_ROTATED = ("qryrg", "qrcybl", "qngnonfr", "cebqhpgvba", "ovyyvat")
+_ROT13 = str.maketrans("abcdefghijklmnopqrstuvwxyz", "nopqrstuvwxyzabcdefghijklm")
 _RUN = re.compile(r"[a-z]+")
 _SPACED_GAP = re.compile(r"[^a-z0-9@$]+")
 _SPLIT = re.compile(r"(?<![a-z])[a-z]+(?:([^\w\s\x01/]{1,3}|_{1,2})[a-z]+)(?:\1[a-z]+){0,12}(?![a-z])")
+_AT_END = re.compile(r"[-=\\]\n")
 _BREAK = re.compile(r"(?<![a-z])([a-z]{1,20})[-=\\]\n[ \t]{0,40}([a-z]{1,20})")
 
 
@@ -121,30 +123,44 @@ def games(folded: str) -> Iterator[tuple[str, str]]:
         (word, layer), layer one of `GAMES`; only the words concerned, since the rest is read elsewhere. `leet` also
         reads what was set apart: `d 3 l 3 t 3`.
     """
-    spaced = [_SPACED_GAP.sub("", match[0]) for match in _SPACED.finditer(folded)]
+    loose = [match[0] for match in _LOOSE.finditer(folded)]
+    spaced = dict.fromkeys(_SPACED_GAP.sub("", match[0]) for match in _SPACED.finditer(folded)) if loose else {}
     yield from ((word, "spaced") for word in spaced)
-    for match in _LOOSE.finditer(folded):
-        word = _SPACED_GAP.sub("", match[0])
+    for word in dict.fromkeys(_SPACED_GAP.sub("", run) for run in loose):
         if word not in spaced:
-            spaced.append(word)
+            spaced[word] = None
             yield word, "spaced"
             yield from ((long, "spaced") for long in _LONG_WORDS if long in word)
     parted = {match[0]: match for match in _SPLIT.finditer(folded)}
     yield from ((word, "split") for match in parted.values() for word in _joined(match))
-    yield from ((match[1] + match[2], "split") for match in _BREAK.finditer(folded if "\n" in folded else ""))
+    yield from ((match[1] + match[2], "split") for match in _BREAK.finditer(folded if _AT_END.search(folded) else ""))
     if _LEETISH.search(folded):
         yield from _leet(_COLOUR.sub(" ", folded) if "#" in folded else folded, spaced)
     for said in (folded, *spaced):
-        if any(word in said for word in _BACKWARDS):
-            yield from (
-                (run[::-1], "reversed") for run in _RUN.findall(said) if any(word in run for word in _BACKWARDS)
-            )
+        if len(said) > 5:
+            yield from _turned(said)
 
 
-def _leet(folded: str, spaced: list[str]) -> Iterator[tuple[str, str]]:
-    apart = (_MARK.sub("", token) for token in _LEET_APART.findall(folded) if _LEETISH.search(token))
-    tokens = itertools.chain(_LEET_TOKEN.findall(folded), spaced, (word for word in apart if 4 <= len(word) <= 24))
-    yield from ((word, "leet") for token in dict.fromkeys(tokens) for word in _unleet(token))
+def _turned(said: str) -> Iterator[tuple[str, str]]:
+    if any(word in said for word in _BACKWARDS):
+        yield from ((run[::-1], "reversed") for run in _RUN.findall(said))
+    if any(word in said for word in _ROTATED):
+        yield from ((run.translate(_ROT13), "rot13") for run in _RUN.findall(said))
+
+
+def _leet(folded: str, spaced: Iterable[str]) -> Iterator[tuple[str, str]]:
+    tokens: dict[str, None] = {}
+    for run in dict.fromkeys(_LEET_RUN.findall(folded)):
+        if _LEETISH.search(run):
+            tokens.update(dict.fromkeys(_TOKEN_MARK.split(run)))
+            parts = _MARK.split(run) if len(run) < 64 else ()
+            # Pieces of a word: `d3-l3-t3`, `de.l3.te`; longer ones are words of their own.
+            if 1 < len(parts) < 11 and max(map(len, parts)) < 7:
+                tokens["".join(parts)] = None
+    tokens.update(dict.fromkeys(spaced))
+    for token in tokens:
+        if 4 <= len(token) <= 24 and _LEETISH.search(token):
+            yield from ((word, "leet") for word in _unleet(token))
 
 
 def _typed(text: str) -> str:

@@ -353,12 +353,24 @@ class _Script:
         elif head == "set" and words[start + 1 : start + 2] == ["--"]:
             names.array("@", words[start + 2 :])
         elif head == "read" and "<<<" in words:
-            names.assign(words[start + 1], _said(words[-1]))
+            self._read(words[start + 1 : words.index("<<<")], _said(words[-1]))
         elif head == "printf" and words[start + 1 : start + 2] == ["-v"] and len(words) > start + 3:
             names.assign(words[start + 2], _output(["printf", *words[start + 3 :]]))
         elif head in self.reader.aliases:
             return [*words[:start], *self.reader.aliases[head].split(" "), *words[start + 1 :]]
         return words
+
+    def _read(self, words: list[str], line: str) -> None:
+        variables = self.reader.vars
+        marks = variables.value("IFS").strip()
+        values = re.split(f"[{re.escape(marks)}]", line) if marks else line.split()
+        names = [word for word in words if not word.startswith("-")]
+        if "-a" in words or "-ra" in words:
+            variables.array(names[-1] if names else "MAPFILE", values)
+            return
+        for place, name in enumerate(names):
+            said = values[place : place + 1] if place < len(names) - 1 else values[place:]
+            variables.assign(name, " ".join(said))
 
     def _alias(self, words: list[str]) -> None:
         for word in words:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 __all__ = ["columns", "filled", "joined", "numbered"]
 
-EDGE = 96
+EDGE = 48
 JOINED = 4096
 VALUES, LENGTH = 128, 512
 FILLED = 65_536
@@ -51,17 +51,19 @@ def joined(texts: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def columns(rows: Sequence[object]) -> Iterator[tuple[str, list[str]]]:
-    """Give the texts that stand under one key in several objects of a list: (key, texts)."""
+    """Give the texts that stand under one key in several objects of a list, unless it is always the same: (key, texts)."""
     table: dict[str, list[str]] = {}
     for row in rows[:ROWS]:
         for key, value in itertools.islice(row.items(), 16) if isinstance(row, Mapping) else ():
             if isinstance(value, str) and (key in table or len(table) < 16):
                 table.setdefault(key, []).append(value)
-    yield from ((str(key), texts) for key, texts in table.items())
+    yield from ((str(key), texts) for key, texts in table.items() if len(set(texts)) > 1)
 
 
 def numbered(values: Sequence[object]) -> str:
-    """Read a list of numbers as the letters that they count; empty where they are no text."""
+    """Read a list of numbers as the letters that they count, or write it in a row; empty where they are no text."""
+    if all(type(value) is int and 1 <= value <= 26 for value in values[:LETTERS]):
+        return "-".join(map(str, values[:LETTERS]))  # places in the alphabet, for who reads ciphers
     numbers = [value for value in values[:LETTERS] if type(value) is int and 9 <= value < 0x2FFF]
     return "".join(map(chr, numbers)) if len(numbers) == len(values[:LETTERS]) > 3 else ""
 

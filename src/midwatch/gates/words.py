@@ -153,6 +153,7 @@ _URL = re.compile(
     r"(?:postgres(?:ql)?|mysql|mariadb|mongodb(?:\+srv)?|mssql|oracle|cockroachdb|cassandra)(?:\+\w+)?://|jdbc:\w+:"
 )
 
+_ABSENT = re.compile(r"(?<![a-z])(?:state|ensure)[\"']?[\s\x01]{0,4}(?:=>|[:=])[\s\x01]{0,4}[\"']?absent(?![a-z])")
 _OPERATION = re.compile(
     r"(?<![a-z])(?:op|operation|action|cmd|command|method|verb|mode)[\"']?[\s\x01]?[=:][\s\x01]?[\"']?(?:remove|drop|truncate|unlink)(?![a-z])"
 )
@@ -257,6 +258,8 @@ _VOCABULARY: dict[str, tuple[tuple[str, Test], ...]] = {
     **dict.fromkeys(("purge", "purges", "purged", "purging", "expunge", "expunged"), (("delete", _always),)),
     **dict.fromkeys(("wipe", "wipes", "wiped", "wiping", "wipefs", "wipeout"), (("delete", _always),)),
     **dict.fromkeys(("erase", "erases", "erased", "erasing", "erasure"), (("delete", _always),)),
+    **dict.fromkeys(("nuke", "nukes", "nuked", "nuking", "obliterate", "obliterated"), (("delete", _always),)),
+    "absent": (("delete", _found(_ABSENT)),),
     **dict.fromkeys(("destroy", "destroys", "destroyed", "destroying"), (("delete", _always),)),
     **dict.fromkeys(
         ("truncate", "truncates", "truncating"), (("delete", _found(_TRUNCATE, _OPERATION)), ("delete", _whole))
