@@ -10,10 +10,11 @@ import pytest
 from midwatch import wiring
 from midwatch.engine import answering, people
 from midwatch.engine.identity import local
-from midwatch.errors import Denied
+from midwatch.errors import Denied, UsageProblem
 from midwatch.gates.review import Speaker
 from midwatch.records.principal import hash_token, new_token
 from midwatch.store.port import Store
+from midwatch.surfaces.cli.speaking import speaker
 from tests.attack.attacked import SHOP, update, within
 from tests.scenario.office import Office
 
@@ -27,9 +28,9 @@ def test_rights_taken_back_after_the_token_was_read_are_gone(tmp_path: Path) -> 
     gate = office.run(speaks="root").gates[0]
     update(office, "bob", disabled_us=1)
     update(office, "cat", token_hash=hash_token(new_token()))
-    for speaker, approve in ((bob, True), (bob, False), (cat, True), (cat, False)):
+    for person, approve in ((bob, True), (bob, False), (cat, True), (cat, False)):
         with pytest.raises(Denied, match="taken back"):
-            office.say(gate, speaker, approve=approve)
+            office.say(gate, person, approve=approve)
     assert ("open", []) == (office.gate(gate)[0].status, within(office, lambda tx: list(tx.gates.said(gate))))
 
 
@@ -189,3 +190,13 @@ def test_everybody_starts_runs_with_a_channel_that_is_known(tmp_path: Path) -> N
     assert ["waiting", "waiting"] == [office.run(speaks=name).status for name in ("root", "eve")]
     office.rules(TELLS.replace("[ops]", "[mine]"), told("1/good", "eve").replace("ops:", "mine:"))
     assert "waiting" == office.run(speaks="eve").status
+
+
+@pytest.mark.req("ATTACK-14")
+def test_a_chosen_name_is_one_plain_name(tmp_path: Path) -> None:
+    """Two names with a comma, a line of its own, what turns the text round, nothing or a flood; a plain name is taken."""
+    with wiring.open_store(tmp_path / "home", create=True) as store:
+        for name in ("bob, root", "bob\napprove by root", "bob\u202e", "\x1b[2J", "", "b" * 65):
+            with pytest.raises(UsageProblem, match="one name"):
+                speaker(store, None, name)
+        assert "Bo Ö." == speaker(store, None, "Bo Ö.").name

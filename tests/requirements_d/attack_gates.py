@@ -14,4 +14,5 @@ REQUIREMENTS: dict[str, str] = {
     "ATTACK-11": "What a card is made of is bounded: arguments with many texts do not hold the home.",
     "ATTACK-12": "A channel that speaks for somebody is led elsewhere only by that somebody or an admin.",
     "ATTACK-13": "An agent that varies what it asks wears nobody down: after so many nos in a run nobody is asked any more.",
+    "ATTACK-14": "A name of one's own choice is one plain name, so that no record reads as if several people, or others, had spoken.",
 }

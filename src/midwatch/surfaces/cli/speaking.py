@@ -25,6 +25,7 @@ __all__ = ["read_token", "speaker", "token_option"]
 
 _Callback = TypeVar("_Callback", bound=Callable[..., Any])
 _LONGEST = 4096
+_NAME = 64
 
 
 def token_option(callback: _Callback) -> _Callback:
@@ -58,7 +59,7 @@ def speaker(store: Store, token_file: str | None, by: str | None = None, *, chan
         by: a name of one's own choice; only where the home knows nobody by token.
 
     Raises:
-        Denied: a token is needed, or is not known. UsageProblem: `by` where people have tokens.
+        Denied: a token is needed, or is not known. UsageProblem: `by` where people have tokens, or no plain name.
     """
     from midwatch.engine.identity import identify
     from midwatch.gates.review import Speaker as Made
@@ -70,4 +71,6 @@ def speaker(store: Store, token_file: str | None, by: str | None = None, *, chan
         raise UsageProblem(
             "this home knows its people by token, so `--by` means nothing here; your token says who you are"
         )
+    if not by.isprintable() or "," in by or not 0 < len(by) <= _NAME:
+        raise UsageProblem(f"`--by` must be one name of at most {_NAME} plain characters, without commas")
     return Made(by, None, channel)
