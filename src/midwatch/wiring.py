@@ -150,6 +150,7 @@ def check_fleet(
         found, warned = _imported(fleet, registry)
         errors += found
         warnings += warned
+    warnings += [*_idle_grants(fleet, registry), *_peopled(fleet)]
     routes = []
     for alias in sorted({fleet.route_of(name).alias for name in fleet.agents}):
         route = fleet.routes[alias]
@@ -179,6 +180,32 @@ def _imported(fleet: Fleet, registry: Registry) -> tuple[list[Problem], list[Pro
         for part in guards.unguarded(graph)
     ]
     return (open_, []) if fleet.require_guarded else ([], open_)
+
+
+def _idle_grants(fleet: Fleet, registry: Registry) -> Iterator[Problem]:
+    """Find grants that allow nothing: no loaded tool has that name, or none of them has the argument that is bounded."""
+    for index, grant in enumerate(fleet.grants):
+        meant = [name for name in registry.names() if any(fnmatchcase(name, glob) for glob in grant.may)]
+        for glob in grant.may:
+            if not any(fnmatchcase(name, glob) for name in registry.names()):
+                message = f"no loaded tool matches `{glob}`, so this grant allows nothing there; correct the name"
+                yield Problem(fleet.where("grants", index, "may"), message, "idle-grant")
+        for argument in grant.where:
+            known = [
+                name for name in meant if argument in registry.get(name).contract.input_schema.get("properties", {})
+            ]
+            if meant and not known:
+                message = f"no tool that this grant names has an argument `{argument}`, so it allows nothing; correct the name"
+                yield Problem(fleet.where("grants", index, "where"), message, "idle-grant")
+
+
+def _peopled(fleet: Fleet) -> Iterator[Problem]:
+    """Say how many people a rule takes: a home that does not know that many refuses the run."""
+    for index, rule in enumerate(fleet.gates):
+        wanted = rule.quorum + (1 if rule.four_eyes else 0)
+        if wanted > 1:
+            message = f"takes {wanted} people with tokens, whoever starts the run not counted; `midwatch principals add` makes them"
+            yield Problem(fleet.where("gates", index), message, "needs-people")
 
 
 def _unenforced(fleet: Fleet) -> list[Problem]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from midwatch import wiring
 from midwatch.config.check import check
 from midwatch.config.fleet import Fleet
 from midwatch.errors import InvalidFleet
@@ -56,3 +57,17 @@ def test_only_the_editor_may_write_and_only_reports() -> None:
     assert [(("agent:editor",), ("files.write",), {"path": ("reports/**",)})] == [
         (tuple(grant.who), tuple(grant.may), dict(grant.where)) for grant in writing
     ]
+
+
+@pytest.mark.req("CONFIG-11")
+def test_grants_that_allow_nothing_and_rules_that_take_people_are_told() -> None:
+    """A misspelt tool, a misspelt argument and a quorum are warnings of `check`, each at its line."""
+    text = (FLEET / "fleet.yaml").read_text(encoding="utf-8")
+    text = text.replace("may: files.write, where: {path:", "may: files.write, where: {pth:")
+    text = text.replace("may: [git.log, git.churn]", "may: [git.log, git.churn, git.lgo]").replace(
+        "ask: operator,", "ask: operator, quorum: 2,"
+    )
+    _, warnings, _ = wiring.check_fleet(Fleet.from_text(text, base=FLEET), {})
+    assert ["idle-grant", "idle-grant", "needs-people"] == sorted(
+        item.code for item in warnings if item.code in ("idle-grant", "needs-people")
+    )
