@@ -250,7 +250,7 @@ def read_arguments(now: dict[str, Any], pairs: tuple[str, ...], whole: str | Non
     if (whole is None) == (not pairs):
         raise UsageProblem("say what changes, with `--set NAME=JSON` (repeatable) or with `--arguments JSON|@FILE`")
     if whole is not None:
-        value = read_input(whole, ())
+        value = read_input(whole, (), option="--arguments")
         if not isinstance(value, dict):
             raise UsageProblem("`--arguments` must be one JSON object, with every argument")
         return value

@@ -114,13 +114,13 @@ def resume(ctx: click.Context, /, run: str | None, workdir: str | None, token_fi
     ctx.exit(_carry(order, again=full))
 
 
-def read_input(whole: str | None, pairs: Sequence[str]) -> Any:
-    """Put the input together: the JSON value, then each pair as a key of it.
+def read_input(whole: str | None, pairs: Sequence[str], *, option: str = "--input") -> Any:
+    """Put the input together: the JSON value, then each pair as a key of it; `option` is what the user wrote it under.
 
     Raises:
         UsageProblem: not JSON, an unreadable file, a pair without `=`, or pairs beside a value that is no object.
     """
-    value: Any = {} if whole is None else _json_of(whole)
+    value: Any = {} if whole is None else _json_of(whole, option)
     if pairs and not isinstance(value, dict):
         raise UsageProblem("`-i KEY=VALUE` needs an input that is a JSON object; `--input` gives another value")
     for pair in pairs:
@@ -131,8 +131,8 @@ def read_input(whole: str | None, pairs: Sequence[str]) -> Any:
     return value
 
 
-def _json_of(whole: str) -> Any:
-    where = "`--input`"
+def _json_of(whole: str, option: str) -> Any:
+    where = f"`{option}`"
     if whole.startswith("@"):
         where = f"`{whole[1:]}`"
         try:
