@@ -57,12 +57,16 @@ def _measure(kernel: Kernel, gates: int) -> None:
     rss = here.memory_info().rss
     print(f"gates that wait             {open_now:>10,}  in {len(runs):,} runs")
     print(f"to open them, wall / CPU    {waited:>10.1f} s / {worked:.1f} s")
-    print(f"memory of the process       {rss / 1e6:>10.0f} MB, {(rss - before) / 1e6:+.0f} MB since before the first run")
+    print(
+        f"memory of the process       {rss / 1e6:>10.0f} MB, {(rss - before) / 1e6:+.0f} MB since before the first run"
+    )
     print(f"threads                     {threads:>10}")
     took = asyncio.run(_answer(kernel, random.Random(7).sample(runs, min(ANSWERED, len(runs)))))
     ordered = sorted(took)
     p95 = ordered[int(len(ordered) * 0.95) - 1]
-    print(f"answer to tool, of {len(took):>4}     median {statistics.median(took):.0f} ms, p95 {p95:.0f} ms, max {ordered[-1]:.0f} ms")
+    print(
+        f"answer to tool, of {len(took):>4}     median {statistics.median(took):.0f} ms, p95 {p95:.0f} ms, max {ordered[-1]:.0f} ms"
+    )
 
 
 async def _answer(kernel: Kernel, runs: list[str]) -> list[float]:

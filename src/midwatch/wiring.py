@@ -353,7 +353,9 @@ def _speaker(store: Store, token: str | None, env: Mapping[str, str], channel: s
 
 def _scrub_key(store: Store) -> bytes:
     """The home's own key for credential markers; made once, first writer wins."""
-    key = store.write(lambda tx: tx.watch.setting("scrub-key", secrets.token_bytes(32)), durable=True)
+    from midwatch.containment.credentials import SCRUB_KEY  # noqa: PLC0415 - as in `open`
+
+    key = store.write(lambda tx: tx.watch.setting(SCRUB_KEY, secrets.token_bytes(32)), durable=True)
     if key is None:
         raise NotFound("the home's key for credential markers is missing")
     return key

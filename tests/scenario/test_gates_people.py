@@ -333,3 +333,16 @@ def test_an_edit_at_the_very_moment_of_use_is_asked_about(tmp_path: Path, monkey
         patched.setattr(Pipeline, "_journal", late)
         again = office.run(waiting.run)
     assert ("waiting", waiting.gates, []) == (again.status, again.gates, office.calls())
+
+
+@pytest.mark.req("PEOPLE-8")
+def test_a_credential_in_a_persons_words_is_kept_by_nobody(tmp_path: Path) -> None:
+    """Pasted into an answer or a reason, it reaches neither agent nor ledger nor file."""
+    office = Office(tmp_path, [[("gates.request_human", {"question": "Which key?"})], [SHOP]])
+    secret = "sk-" + "abcdefghijklmnopqrstuvwxyz012345"
+    first = office.run()
+    office.say(first.gates[0], value={"answer": f"use {secret}"}, reason=secret)
+    second = office.run(first.run)
+    office.say(second.gates[0], approve=False, reason=f"not with {secret}")
+    assert "done" == office.run(first.run).status
+    assert not any(secret.encode() in path.read_bytes() for path in office.home.iterdir() if path.is_file())

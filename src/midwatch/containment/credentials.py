@@ -24,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-__all__ = ["Finding", "Scrubber"]
+__all__ = ["SCRUB_KEY", "Finding", "Scrubber"]
 
 _MARKER: Final = r"\[credential:[a-z]{2,16}:[0-9a-f]{8}\]"
 _MARKERS: Final = re.compile(_MARKER)
@@ -142,6 +142,10 @@ class Finding:
 
     kind: str
     marker: str
+
+
+SCRUB_KEY: Final = "scrub-key"
+"""Setting of a home that holds its key for markers."""
 
 
 class Scrubber:

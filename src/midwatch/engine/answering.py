@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import orjson
 
+from midwatch.containment.credentials import SCRUB_KEY, Scrubber
 from midwatch.engine.identity import named, present
 from midwatch.engine.places import about
 from midwatch.errors import Denied, GateNotUsable, NotFound, UsageProblem
@@ -23,7 +24,7 @@ from midwatch.records.principal import Principal
 from midwatch.records.run import RunRow
 from midwatch.store.port import Store, Tx
 
-__all__ = ["answer", "answer_batch", "answer_link", "ended", "expire", "in_words", "review", "standing"]
+__all__ = ["answer", "answer_batch", "answer_link", "clean", "ended", "expire", "in_words", "review", "standing"]
 
 _LONGEST: Final = 10_000
 _LEAST_RANK: Final = "operator"
@@ -125,7 +126,7 @@ def review(store: Store, gate: str, by: str, *, speaker: Speaker, text: str, at_
         found = [item for item in tx.gates.unreviewed() if item.gate == gate and item.by == by]
         if not found:
             raise NotFound(f"no answer of `{by}` to gate `{gate}` waits for a review")
-        who, words = present(tx, speaker), in_words(text)
+        who, words = present(tx, speaker), clean(tx, in_words(text))
         if who.principal is None or not who.has("approver") or who.name == by:
             raise Denied("a broken glass is reviewed by an approver, and not by whoever broke it")
         for item in found:
@@ -167,7 +168,7 @@ def _answer(
     break_glass: bool = False,
 ) -> GateRow | None:
     """Record one word; None when the gate was late, which is committed as its expiry."""
-    row, speaker, reason = _row(tx, gate), present(tx, speaker), in_words(reason)
+    row, speaker, reason = _row(tx, gate), present(tx, speaker), clean(tx, in_words(reason))
     if row.status == "open" and at_us > row.expires_us:
         expire(tx, at_us)
         return None
@@ -235,6 +236,12 @@ def in_words(reason: str) -> str:
     return reason
 
 
+def clean(tx: Tx, text: str) -> str:
+    """Replace credentials in what a person wrote, as everywhere else, before it reaches the ledger or an agent."""
+    key = tx.watch.setting(SCRUB_KEY)
+    return text if key is None else Scrubber(key).text(text)[0]
+
+
 def standing(tx: Tx, row: GateRow) -> list[GateAnswer]:
     """Give the words to this asking that count now, each with the roles that it still counts for.
 
@@ -296,7 +303,8 @@ def _value(tx: Tx, row: GateRow, value: Mapping[str, Any] | None, speaker: Speak
         raise UsageProblem(f"gate `{row.id}` is a question; answer it in words, at most {_LONGEST:,} characters")
     if choice is not None and choice not in choices:
         raise UsageProblem(f"`{choice}` is none of the choices: {', '.join(choices) or 'there are none'}")
-    return tx.blobs.put(orjson.dumps({"answer": text or choice, "choice": choice, "by": speaker.name}))
+    said = clean(tx, text) if text else choice
+    return tx.blobs.put(orjson.dumps({"answer": said, "choice": choice, "by": speaker.name}))
 
 
 def _row(tx: Tx, gate: str) -> GateRow:

@@ -16,7 +16,7 @@ import orjson
 
 from midwatch.config.fleet import Fleet
 from midwatch.containment import grants
-from midwatch.engine.answering import ended, in_words
+from midwatch.engine.answering import clean, ended, in_words
 from midwatch.engine.card import Circumstances, card
 from midwatch.engine.helping import HelperFailed, Place, labels_in, preview_of, state_of
 from midwatch.engine.places import about
@@ -163,7 +163,7 @@ def _amend(tx: Tx, fleet: Fleet, row: GateRow, wanted: Edit, judged: _Judged, at
         "digest_before": row.digest,
         "digest": digest,
         "by": who,
-        "reason": wanted.reason,
+        "reason": clean(tx, wanted.reason),
         "card_blob": new.card,
         "arguments_blob": new.arguments,
     }
