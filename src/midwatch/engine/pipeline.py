@@ -331,20 +331,12 @@ class Pipeline:
     async def _perform(self, p: Passage) -> perform.Performed:
         tool, checked = known(p)
         seg = self._seg
-        context = perform.PerformContext(
-            idempotency_key=p.effect,
-            run=p.actor.run,
-            agent=p.actor.agent,
-            clock=seg.clock,
-            workdir=seg.workdir,
-            limiter=seg.limiter,
-        )
         p.started_us = seg.clock()
         if checked.cursor is not None:
             return perform.Performed(value=None, error=None, detail=None, duration_us=0)
         if tool.contract.name == REQUEST_HUMAN:
             return self._said(p)
-        return await perform.perform(tool, checked, context=context, sandbox=seg.sandbox)
+        return await perform.perform(tool, checked, context=self._gating.place(p).context, sandbox=seg.sandbox)
 
     @staticmethod
     def _repeatable(p: Passage) -> bool:
