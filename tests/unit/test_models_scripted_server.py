@@ -476,14 +476,15 @@ def test_the_example_of_the_reference_runs() -> None:
             ]
             return dict(json.loads(say(agent, [USER, call, *results]).content))
 
-        assert ["storage", "repo"] == [task["agent"] for task in json.loads(say("ceo", [USER]).content)["tasks"]]
-        storage = told("storage", {"ok": True, "data": {"disks": disks}})
-        assert ["/ holds 95.0 GiB, 95 %"] == [item["claim"] for item in storage["changed"]]
-        assert [{"claim": "a disk is nearly full"}] == storage["risks"]
+        assert ["storage", "repo"] == [task["agent"] for task in json.loads(say("ceo", [USER]).content)["dispatches"]]
+        storage = told("storage", {"ok": True, "data": {"disks": disks}, "refs": ["e:1"]})
+        assert [{"text": "/ holds 95.0 GiB, 95 %", "evidence": ["e:1"]}] == storage["changed"]
+        assert [{"text": "a disk is nearly full", "evidence": []}] == storage["risks"]
         with pytest.raises(openai.RateLimitError) as caught:
             say("repo", [USER])
         assert "1" == caught.value.response.headers["retry-after"]
-        repo = told("repo", {"ok": True, "data": {"commits": [{"subject": "fix: the pump"}]}})
+        repo = told("repo", {"ok": True, "data": {"commits": [{"subject": "fix: the pump"}]}, "refs": ["e:2"]})
+        assert ["e:2"] == repo["changed"][0]["evidence"]
         prompt = [
             {"role": "system", "content": "You are the editor."},
             {"role": "user", "content": f"Handoffs:\n{json.dumps(storage)}\nand\n{json.dumps(repo)}"},
