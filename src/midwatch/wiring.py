@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from midwatch.gates.review import Speaker
     from midwatch.tools.registry import Registry
 
-__all__ = ["check_fleet", "clock", "home_path", "load_fleet", "open", "open_store"]
+__all__ = ["check_fleet", "clock", "home_path", "load_fleet", "open", "open_store", "pause"]
 
 DATABASE = "midwatch.db"
 GOVERNOR_WAIT_S = 30.0
@@ -301,7 +301,7 @@ def open(
             scrub=Scrubber(_scrub_key(store)),
             sandbox=ProcessSandbox(fleet.sandbox.limits),
             clock=clock,
-            pause=_pause,
+            pause=pause,
             workdir=(workdir or Path.cwd()).absolute(),
             govern=lambda: _govern(store, place, fleet.governor.stale_after_us),
             start_info=info or _start_info(fleet),
@@ -371,7 +371,8 @@ def _listener(store: Store, on_event: Callable[[Event], None]) -> Callable[[Any]
     return tell
 
 
-async def _pause(microseconds: int) -> None:
+async def pause(microseconds: int) -> None:
+    """Wait; the only way in which the product lets time pass, handed to every room that needs one."""
     await asyncio.sleep(microseconds / 1_000_000)
 
 

@@ -180,7 +180,7 @@ class Trial:
         (self.fleet / "things.py").write_text(TOOLS)
         self.rules(rules)
         self.waits: list[int] = []
-        monkeypatch.setattr(wiring, "_pause", self._pause)
+        monkeypatch.setattr(wiring, "pause", self._pause)
         monkeypatch.setattr(wiring, "_govern", _beat)
 
     def rules(self, rules: Sequence[dict[str, Any]]) -> None:

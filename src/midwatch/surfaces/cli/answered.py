@@ -70,7 +70,7 @@ class _Work:
                 store,
                 self.resume,
                 clock=wiring.clock,
-                pause=_pause,
+                pause=wiring.pause,
                 stopped=stopped.is_set,
                 told=self._told_at_once,
             )
@@ -151,7 +151,3 @@ def _until_told() -> Iterator[_Flag]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
-
-
-async def _pause(microseconds: int) -> None:
-    await asyncio.sleep(microseconds / 1_000_000)
