@@ -25,6 +25,8 @@ May import: the standard library only.
     ├── ModelFailure            a provider failed; the engine retries what is retryable; 1
     ├── ToolFailure             raised by tool authors: an error the agent may read; 1
     ├── HandoffRefused          a plan or handoff that breaks its contract; 1
+    ├── SandboxError            a sandbox cannot be what its profile says; it is refused, never weakened; 1
+    ├── Conflict                what is to be committed was changed meanwhile by someone else; 1
     └── StoreError              the durable state; 1
         ├── StoreBusy           locked for longer than the bounded wait
         ├── StoreCorrupt        not a database, or damaged
@@ -41,6 +43,7 @@ from typing import ClassVar
 __all__ = [
     "Ambiguous",
     "BoundReached",
+    "Conflict",
     "Denied",
     "Divergence",
     "FenceLost",
@@ -58,6 +61,7 @@ __all__ = [
     "Problem",
     "RunHalted",
     "RunHeld",
+    "SandboxError",
     "StoreBusy",
     "StoreCorrupt",
     "StoreError",
@@ -240,6 +244,14 @@ class ToolFailure(MidwatchError):
 
 class HandoffRefused(MidwatchError):
     """A plan or a handoff breaks its contract; the agent is told why and may try again within its bounds."""
+
+
+class SandboxError(MidwatchError):
+    """A sandbox cannot be what its profile says on this machine. Nothing was started, nothing was weakened."""
+
+
+class Conflict(MidwatchError):
+    """Files that are to be committed are no longer as the run found them; the message names them. Nothing was written."""
 
 
 class StoreError(MidwatchError):

@@ -256,7 +256,7 @@ def _plain(value: object, base: Path) -> Any:
         return {
             item.name: _plain(getattr(value, item.name), base)
             for item in dataclasses.fields(value)
-            if not (item.metadata.get("later") and getattr(value, item.name) == item.default)
+            if not (item.metadata.get("later") and getattr(value, item.name) == _default(item))
         }
     if isinstance(value, Mapping):
         return {str(key): _plain(child, base) for key, child in value.items()}
@@ -266,3 +266,7 @@ def _plain(value: object, base: Path) -> Any:
         root = base.resolve()
         return value.relative_to(root).as_posix() if value.is_relative_to(root) else str(value)
     return value
+
+
+def _default(item: dataclasses.Field[Any]) -> Any:
+    return item.default if item.default_factory is dataclasses.MISSING else item.default_factory()

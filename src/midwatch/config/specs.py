@@ -23,6 +23,7 @@ __all__ = [
     "BudgetSpec",
     "ChannelFormat",
     "ChannelSpec",
+    "EgressRule",
     "Escalation",
     "Exempt",
     "GateRule",
@@ -32,6 +33,7 @@ __all__ = [
     "ImportSpec",
     "Limits",
     "McpSpec",
+    "MountSpec",
     "Per",
     "PriceSpec",
     "Protocol",
@@ -137,8 +139,12 @@ class SandboxLimits:
     """Bounds of one sandboxed process tree; None leaves the backend's own default.
 
     Attributes:
-        memory: address space, bytes. file_size: largest file it may write, bytes.
-        cpu_us: processor time. processes, open_files: counts.
+        memory: bytes; of the whole tree where a control group holds it, else address space of each process.
+        file_size: largest file it may write, bytes.
+        cpu_us: processor time of one process. processes, open_files: counts.
+        disk: bytes that all changes of the workspace may take. inodes: how many files and folders they may be.
+        cpu_milli: share of processors, in thousandths of one.
+        wall_us: longest time of one call, whatever the tool's contract allows.
     """
 
     memory: int | None = None
@@ -146,19 +152,73 @@ class SandboxLimits:
     processes: int | None = None
     open_files: int | None = None
     file_size: int | None = None
+    disk: int | None = field(default=None, metadata={"later": True})
+    inodes: int | None = field(default=None, metadata={"later": True})
+    cpu_milli: int | None = field(default=None, metadata={"later": True})
+    wall_us: int | None = field(default=None, metadata={"later": True})
+
+
+@dataclass(frozen=True, slots=True)
+class MountSpec:
+    """A folder or file of this machine that the sandbox sees, read-only always: what is changed is changed in the workspace.
+
+    Attributes:
+        source: absolute, on this machine. target: absolute, inside.
+    """
+
+    source: Path
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class EgressRule:
+    """Requests that the broker lets out of a sandbox; what no rule describes is refused.
+
+    Attributes:
+        host: a name, or `*.name` for all below it; never an address.
+        port: None: 443 where `tls`, else 80.
+        methods: in capitals; empty: any, and a tunnel (`CONNECT`) too. paths: globs over the decoded path; empty: any.
+        tls: whether the broker speaks TLS to the host. A client inside asks for `http://host/…`; the broker does the rest.
+        headers: what the broker adds; a value may hold `${secret:NAME}`, where NAME is one of `SandboxSpec.secrets`.
+        stage: requests other than GET, HEAD and OPTIONS are kept and sent only when the run's effects are committed.
+        private: the name may lead to a loopback, private or link-local address.
+    """
+
+    host: str
+    port: int | None = None
+    methods: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+    tls: bool = True
+    headers: Mapping[str, str] = field(default_factory=dict)
+    stage: bool = False
+    private: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxSpec:
-    """Where tools act. `backend` None (nothing declared) means: no tool may act in a sandbox.
+    """Where tools act. `backend` None: the fleet says nothing, so it is `bubblewrap`.
 
     Attributes:
         because: why a backend that does not isolate is good enough here, in the operator's words.
+        image: for `docker`; None: one made from this machine's Python.
+        runtime: of the Docker engine, such as `runsc`; None: the engine's own.
+        mounts, egress: see there; empty: nothing, nowhere.
+        secrets: names of variables whose values the broker may put into requests; their values never enter the sandbox.
+        env: variables that are set inside.
+        commit: what becomes of changed files when a run ends well: `ask` keeps them until a person says so, `done` commits them
+            unless one of them needs a person, `discard` drops them.
     """
 
     backend: Backend | None = None
     because: str = ""
     limits: SandboxLimits = SandboxLimits()
+    image: str | None = field(default=None, metadata={"later": True})
+    runtime: str | None = field(default=None, metadata={"later": True})
+    mounts: tuple[MountSpec, ...] = field(default=(), metadata={"later": True})
+    egress: tuple[EgressRule, ...] = field(default=(), metadata={"later": True})
+    secrets: tuple[str, ...] = field(default=(), metadata={"later": True})
+    env: Mapping[str, str] = field(default_factory=dict, metadata={"later": True})
+    commit: Literal["ask", "done", "discard"] = field(default="ask", metadata={"later": True})
 
 
 @dataclass(frozen=True, slots=True)

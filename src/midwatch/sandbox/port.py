@@ -1,9 +1,15 @@
 """Port: what every sandbox can do, written so that another one can be built from this page.
 
-In:   calls and programs, with their bounds.
+In:   a profile; calls and programs, with their bounds.
 Out:  results as values. What a tool does, however bad, never raises here; cancellation passes through after every
-      process of the call has been killed.
-May import: config's limits. Must not know: any backend.
+      process of the call has been killed. What the sandbox itself cannot do is `SandboxError`, and nothing has begun.
+May import: profile, layers (their types), config's limits. Must not know: any backend.
+
+    backend.start(profile, layers) → Sandbox → call | run … → effects() → close()
+
+A sandbox is disposable: all that outlives it is the layer that `effects` gives. Starting one with the layers of a run brings the
+run's workspace back, on this machine or another. Commit and discard are therefore the same for every backend and stand in
+`sandbox.release`. `tests/contract/sandbox_suite.py` is the conformance suite: a new backend runs it and changes nothing in it.
 """
 
 from __future__ import annotations
@@ -14,8 +20,11 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from midwatch.config.specs import SandboxLimits
+from midwatch.sandbox.effects import Request
+from midwatch.sandbox.layers import Layer
+from midwatch.sandbox.profile import SandboxProfile
 
-__all__ = ["RunResult", "Sandbox", "SandboxResult", "Workable"]
+__all__ = ["Backend", "Egress", "RunResult", "Sandbox", "SandboxResult", "Stats", "Tools", "Workable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +77,29 @@ class Workable(Protocol):
         ...
 
 
-class Sandbox(Protocol):
-    """Where tools act.
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What the kernel counted of a sandbox's process tree since its start; None where this machine counts no such thing.
 
     Attributes:
-        level: one word for what it is, as `doctor` and the ledger name it: `process`, later `bubblewrap`, `docker`.
-        isolates: whether a hostile tool is kept from the rest of the machine. When False, every reader is told so.
+        memory, memory_peak: bytes. cpu_us: processor time. throttled_us: time it was held back by its quota.
+        oom_kills: processes killed at the memory bound. processes, processes_peak: now, and most at once.
+        processes_refused: forks refused at the bound. frozen: whether it is paused.
     """
+
+    memory: int | None = None
+    memory_peak: int | None = None
+    cpu_us: int | None = None
+    throttled_us: int | None = None
+    oom_kills: int | None = None
+    processes: int | None = None
+    processes_peak: int | None = None
+    processes_refused: int | None = None
+    frozen: bool = False
+
+
+class Tools(Protocol):
+    """What performs one call of a tool: a sandbox, or what finds the right one for each call."""
 
     level: str
     isolates: bool
@@ -90,23 +115,103 @@ class Sandbox(Protocol):
         timeout_us: int,
         max_bytes: int,
     ) -> SandboxResult:
-        """Perform one call of a tool in a fresh worker.
+        """Perform one call of a tool in a process of its own.
 
         Args:
             ref: `module:qualname` or `/path/file.py:qualname`; leads to a `Workable`.
             arguments: JSON text. facts: JSON data for the tool's context.
-            limits: None in a field leaves the backend's own bound, which is never `unlimited`.
-            workdir: absolute; the worker's working directory.
+            limits: None in a field leaves the backend's own bound, which is never `unlimited`. A backend that bounds the whole
+                sandbox takes its profile's limits and lets a call only be stricter.
+            workdir: absolute; the worker's working directory where nothing isolates, else the profile's `inside` is.
             timeout_us: from now to the answer, microseconds. max_bytes: of the answer.
         """
         ...
 
+
+class Sandbox(Tools, Protocol):
+    """One agent's place to act, alive between calls. Calls are taken one after the other, so that each effect has one cause.
+
+    Between calls nothing inside runs: the tree is frozen where the machine can do that, and what a call left behind is killed.
+
+    Attributes:
+        level: `process`, `bubblewrap`, `docker`: one word for `doctor` and the ledger.
+        isolates: whether a hostile tool is kept from the rest of the machine. When False, every reader is told so.
+        name: unique among the living; names the control group, the user, the folder.
+    """
+
+    level: str
+    isolates: bool
+    name: str
+
     async def run(
-        self, argv: Sequence[str], *, limits: SandboxLimits, workdir: Path, timeout_us: int, max_bytes: int
+        self,
+        argv: Sequence[str],
+        *,
+        limits: SandboxLimits,
+        workdir: Path,
+        timeout_us: int,
+        max_bytes: int,
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
     ) -> RunResult:
-        """Run one program to its end; no shell. Its standard input is empty, its environment an allow-list."""
+        """Run one program to its end; no shell. Its environment is an allow-list, the profile's and `env`."""
+        ...
+
+    async def effects(self) -> Layer:
+        """Give what has changed in the workspace since the start or the last `effects`, with what was read, executed and requested.
+
+        Nothing inside runs while it is read. The layer's contents are copied out of reach of the sandbox.
+        """
+        ...
+
+    async def pause(self) -> None:
+        """Freeze the whole tree; a call under way stays under way."""
+        ...
+
+    async def resume(self) -> None:
+        """Let the tree go on."""
+        ...
+
+    async def kill(self) -> None:
+        """Kill the whole tree, frozen or not; a call under way ends as `crashed`. `effects` can still be asked, then `close`."""
+        ...
+
+    async def stats(self) -> Stats:
+        """Read the kernel's counters; also after `kill`, until `close`."""
         ...
 
     async def close(self) -> None:
-        """Give back what the backend holds. Calls under way are killed."""
+        """Kill what lives and give everything back: mounts, control group, folder, user. What no layer holds is gone."""
+        ...
+
+
+class Egress(Protocol):
+    """The only way out of a sandbox: what listens on the socket that is put into it. See `sandbox.egress`."""
+
+    def attach(self, socket_path: Path, profile: SandboxProfile, owner: tuple[int, int] | None) -> Any:
+        """Listen on a new socket for one sandbox, owned by `(uid, gid)`; gives an async context manager around its life.
+
+        The manager's value has `requests() -> tuple[Request, ...]`: what was tried since the last time it was asked.
+        """
+        ...
+
+
+class Backend(Protocol):
+    """Makes sandboxes of one kind."""
+
+    level: str
+    isolates: bool
+
+    async def start(
+        self, profile: SandboxProfile, layers: Sequence[Layer] = (), *, egress: Egress | None = None
+    ) -> Sandbox:
+        """Make a sandbox whose workspace is the profile's base with `layers` on top, oldest first.
+
+        Raises:
+            SandboxError: this machine cannot hold the profile; nothing was started, nothing was weakened.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Kill and give back every sandbox that is still open."""
         ...
