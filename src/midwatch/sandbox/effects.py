@@ -1,9 +1,9 @@
-"""Effects: what a sandbox was seen to do: to files, and towards the network.
+r"""Effects: what a sandbox was seen to do: to files, and towards the network.
 
 In:   nothing. Out: `Change`, `Request`, frozen and JSON-ready.
 May import: the standard library. Must not know: overlays, proxies, the ledger.
 Paths are relative to the workspace, with `/`, as text: bytes that are no UTF-8, control characters, backslashes and everything that
-a terminal or a log could mistake are written `\\xNN` (`shown`, `raw` go between the two, without loss).
+a terminal or a log could mistake are written `\xNN` (`shown`, `raw` go between the two, without loss).
 """
 
 from __future__ import annotations

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from midwatch.config.specs import SandboxLimits
-from midwatch.sandbox.effects import Request
 from midwatch.sandbox.layers import Layer
 from midwatch.sandbox.profile import SandboxProfile
 
@@ -157,10 +156,16 @@ class Sandbox(Tools, Protocol):
         """Run one program to its end; no shell. Its environment is an allow-list, the profile's and `env`."""
         ...
 
-    async def effects(self) -> Layer:
+    async def effects(self, into: Path) -> Layer:
         """Give what has changed in the workspace since the start or the last `effects`, with what was read, executed and requested.
 
-        Nothing inside runs while it is read. The layer's contents are copied out of reach of the sandbox.
+        Args:
+            into: file to write, in an existing folder; not made when nothing changed and nothing was tried.
+
+        Nothing inside runs while it is read, and what is written is out of reach of the sandbox.
+
+        Raises:
+            SandboxError: it cannot be told what was done. The caller lets nothing of it count.
         """
         ...
 

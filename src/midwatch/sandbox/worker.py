@@ -27,7 +27,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-__all__ = ["ALIVE", "FILE_MARK", "main"]
+__all__ = ["ALIVE", "FILE_MARK", "bound", "main", "resolve"]
 
 FILE_MARK: Final = "__midwatch_file__"
 """As `midwatch.tools.decorate.FILE_MARK`; a test holds both equal."""
@@ -43,14 +43,14 @@ def main(descriptor: int) -> None:
     channel = socket.socket(fileno=descriptor)
     channel.set_inheritable(False)
     request = _receive(channel)
-    _bound(request["limits"])
+    bound(request["limits"])
     channel.sendall(ALIVE)
     threading.Thread(target=_watch, args=(channel,), daemon=True).start()
     if request["kind"] == "run":
         answer: Any = _run(request["argv"])
     else:
         sys.path[:] = request["sys_path"]
-        answer = _resolve(request["ref"]).work(request["arguments"], request["facts"])
+        answer = resolve(request["ref"]).work(request["arguments"], request["facts"])
     channel.sendall(json.dumps(answer, allow_nan=False, ensure_ascii=True).encode())
     channel.shutdown(socket.SHUT_WR)
     for stream in (sys.stdout, sys.stderr):
@@ -85,7 +85,7 @@ def _watch(channel: socket.socket) -> None:
     os.killpg(os.getpgid(0), signal.SIGKILL)
 
 
-def _bound(limits: Mapping[str, int | None]) -> None:
+def bound(limits: Mapping[str, int | None]) -> None:
     """Set what the request asks for; a hard limit below it stays as it is."""
     kinds = {
         "memory": resource.RLIMIT_AS,
@@ -119,7 +119,7 @@ def _owned_tasks() -> int:
     return count
 
 
-def _resolve(ref: str) -> Any:
+def resolve(ref: str) -> Any:
     """Import what a reference leads to."""
     source, _, qualname = ref.rpartition(":")
     found: Any = _load(source) if source.endswith(".py") else importlib.import_module(source)

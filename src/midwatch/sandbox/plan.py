@@ -1,0 +1,194 @@
+"""Plan: a profile, written out as what bubblewrap and the launcher are told. Pure, so that it can be read and compared.
+
+In:   a profile, facts of this machine. Out: `Plan`.
+May import: profile, launcher's descriptor numbers, config's specs. Must not know: whether it works here.
+Why each line stands there: `docs/decisions/` and the attacks in `sandbox/escape.py`, which open where one is taken away.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from midwatch.sandbox.launcher import CONTROL_FD, SECCOMP_FD
+from midwatch.sandbox.profile import INSIDE, SandboxProfile
+
+__all__ = ["BRIDGE_PORT", "SOCKETS", "UID", "Machine", "Plan", "code_of", "environment", "etc", "plan"]
+
+UID: Final = 1000
+"""Who the agent is, inside. Outside it is a user of its own."""
+SOCKETS: Final = "/run/midwatch"
+"""Where the folder with the broker's socket is seen inside."""
+BRIDGE_PORT: Final = 8631
+"""Of the loopback address inside, from where the broker is reached by whoever speaks HTTP."""
+_BIN: Final = "/opt/midwatch/bin"
+_PATH: Final = f"{_BIN}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_SHARED_MEMORY: Final = 16 << 20
+_ETC: Final = ("alternatives", "ld.so.cache", "localtime", "ssl/certs", "ca-certificates", "mime.types", "ld.so.conf", "ld.so.conf.d")
+"""What programs need of this machine's `/etc`; none of it says who works here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Facts a plan depends on.
+
+    Attributes:
+        bwrap: absolute path. python: the interpreter itself, no link of a virtual environment.
+        roots: what stands at `/bin`, `/sbin`, `/lib`, `/lib64`: a link's target, or None for a folder.
+        etc: names below `/etc` that exist, of those that programs need.
+        own_user: whether the agent gets a user id of its own; a plain user cannot give one.
+    """
+
+    bwrap: str
+    python: str
+    roots: Mapping[str, str | None]
+    etc: tuple[str, ...]
+    own_user: bool
+
+    @classmethod
+    def here(cls, bwrap: str) -> Machine:
+        """Look at this machine."""
+        roots = {}
+        for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
+            place = Path("/") / name
+            if place.is_symlink():
+                roots[name] = os.readlink(place)  # noqa: PTH115 - as text
+            elif place.is_dir():
+                roots[name] = None
+        found = tuple(name for name in _ETC if (Path("/etc") / name).exists())
+        python = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
+        return cls(bwrap, python, roots, found, os.geteuid() == 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is done, in this order: `prepare` (the view), `start` (the program in it).
+
+    Attributes:
+        prepare, start: messages of the launcher, without the sandbox's own name, owner and control groups.
+        hello: what the cell is told first.
+    """
+
+    prepare: dict[str, Any]
+    start: dict[str, Any]
+    hello: dict[str, Any]
+
+
+def plan(
+    profile: SandboxProfile, machine: Machine, *, root: str, sockets: str | None, sys_path: Sequence[str]
+) -> Plan:
+    """Write a profile out.
+
+    Args:
+        root: the sandbox's folder, where the launcher mounts the view.
+        sockets: folder of this machine with the broker's socket; None where nothing may be asked of the network.
+        sys_path: where workers import from; inside `profile.code` or the interpreter.
+    """
+    limits = profile.limits
+    code = code_of(profile, machine)
+    return Plan(
+        prepare={
+            "workspace": str(profile.workspace),
+            "size": limits.disk,
+            "inodes": limits.inodes,
+            "binds": [*((str(path), True) for path in code), *((str(mount.source), False) for mount in profile.mounts)],
+            "etc": etc(),
+        },
+        start={
+            "argv": _argv(profile, machine, root, sockets, code),
+            "rlimits": {
+                "core": 0,
+                "open_files": limits.open_files,
+                "file_size": limits.file_size,
+                "address_space": None,
+                "processes": None,
+            },
+        },
+        hello={
+            "sys_path": [entry for entry in sys_path if Path(entry).is_absolute()],
+            "env": environment(profile, bridged=sockets is not None),
+            "cwd": INSIDE,
+            "bridge": None if sockets is None else {"port": BRIDGE_PORT, "socket": f"{SOCKETS}/broker.sock"},
+        },
+    )
+
+
+def _argv(profile: SandboxProfile, machine: Machine, root: str, sockets: str | None, code: Sequence[Path]) -> list[str]:
+    cell = Path(__file__).with_name("cell.py")
+    return [
+        machine.bwrap,
+        *("--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"),
+        *("--uid", str(UID), "--gid", str(UID), "--hostname", "agent", "--disable-userns"),
+        *("--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"),
+        *("--ro-bind", "/usr", "/usr"),
+        *_roots(machine),
+        *("--dir", "/etc"),
+        *(word for name in sorted(etc()) for word in ("--ro-bind", f"{root}/etc/{name}", f"/etc/{name}")),
+        *(word for name in machine.etc for word in ("--ro-bind", f"/etc/{name}", f"/etc/{name}")),
+        *("--proc", "/proc", "--dev", "/dev", "--size", str(_SHARED_MEMORY), "--tmpfs", "/dev/shm"),  # noqa: S108 - inside
+        *("--size", str(profile.limits.disk), "--tmpfs", "/tmp"),  # noqa: S108 - inside
+        *(word for number, path in enumerate(code) for word in ("--ro-bind", f"{root}/code/{number}", str(path))),
+        *(
+            word
+            for number, mount in enumerate(profile.mounts, len(code))
+            for word in ("--ro-bind", f"{root}/code/{number}", mount.target)
+        ),
+        *("--symlink", machine.python, f"{_BIN}/python", "--symlink", machine.python, f"{_BIN}/python3"),
+        *(() if sockets is None else ("--ro-bind", sockets, SOCKETS)),
+        *("--bind", f"{root}/merged", INSIDE, "--chdir", INSIDE),
+        *("--remount-ro", "/dev", "--remount-ro", "/"),
+        *("--seccomp", str(SECCOMP_FD)),
+        *("--", machine.python, "-I", "-S", str(cell), str(CONTROL_FD)),
+    ]
+
+
+def _roots(machine: Machine) -> list[str]:
+    words: list[str] = []
+    for name, target in machine.roots.items():
+        words += ["--ro-bind", f"/{name}", f"/{name}"] if target is None else ["--symlink", target, f"/{name}"]
+    return words
+
+
+def code_of(profile: SandboxProfile, machine: Machine) -> tuple[Path, ...]:
+    """Give what must be shown so that workers run: the interpreter, Midwatch, what the tools import; nothing that is below `/usr`."""
+    wanted = [Path(machine.python).parents[1], Path(__file__).resolve().parents[1], *profile.code]
+    chosen: list[Path] = []
+    for path in sorted({path for path in wanted if path.exists()}):
+        if path.is_relative_to("/usr") or any(path.is_relative_to(other) for other in chosen):
+            continue
+        chosen.append(path)
+    return tuple(chosen)
+
+
+def etc() -> dict[str, str]:
+    """Give the few files of `/etc` that programs look into, with nothing of this machine in them."""
+    return {
+        "passwd": f"root:x:0:0::/:/usr/sbin/nologin\nagent:x:{UID}:{UID}::/tmp:/bin/sh\nnobody:x:65534:65534::/:/usr/sbin/nologin\n",
+        "group": f"root:x:0:\nagent:x:{UID}:\nnogroup:x:65534:\n",
+        "hosts": "127.0.0.1 localhost agent\n::1 localhost\n",
+        "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+    }
+
+
+def environment(profile: SandboxProfile, *, bridged: bool) -> dict[str, str]:
+    """Give every variable that is set inside."""
+    proxies: dict[str, str] = {}
+    if bridged:
+        from midwatch.sandbox.bridge import proxy_environment  # noqa: PLC0415 - only where something may be asked
+
+        proxies = proxy_environment(BRIDGE_PORT)
+    return {
+        "PATH": _PATH,
+        "HOME": "/tmp",  # noqa: S108 - inside, a file system of its own
+        "LANG": "C.UTF-8",
+        "USER": "agent",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        **proxies,
+        **profile.env,
+    }
+
+
