@@ -15,7 +15,8 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from midwatch.config.check import check as check_config
 from midwatch.config.fleet import Fleet
 from midwatch.config.specs import ImportSpec, RouteSpec
-from midwatch.errors import InvalidFleet, MidwatchError, NotFound, Problem, RunHalted
+from midwatch.errors import InvalidFleet, MidwatchError, NotFound, Problem, RunHalted, SandboxError
 from midwatch.governor.watch import HEARTBEAT
 from midwatch.records.event import Event
 from midwatch.store.port import Store
@@ -33,9 +34,22 @@ if TYPE_CHECKING:
     from midwatch.engine.context import RouteRuntime
     from midwatch.engine.kernel import Kernel
     from midwatch.gates.review import Speaker
+    from midwatch.sandbox.layers import Layer
+    from midwatch.sandbox.port import Backend, Egress, Sandbox
+    from midwatch.sandbox.profile import SandboxProfile
     from midwatch.tools.registry import Registry
 
-__all__ = ["check_fleet", "clock", "home_path", "load_fleet", "open", "open_store", "pause"]
+__all__ = [
+    "backend_of",
+    "check_fleet",
+    "clock",
+    "home_path",
+    "load_fleet",
+    "open",
+    "open_sandbox",
+    "open_store",
+    "pause",
+]
 
 DATABASE = "midwatch.db"
 GOVERNOR_WAIT_S = 30.0
@@ -93,6 +107,60 @@ def load_fleet(
     return fleet, f"{_start_info(fleet)}; {choice.words}"
 
 
+def backend_of(level: str) -> Backend:
+    """Make the backend of one level. It starts nothing yet; whoever takes it closes it.
+
+    Raises:
+        SandboxError: there is none of that name that isolates, or what it needs is not installed.
+    """
+    if level == "bubblewrap":
+        from midwatch.sandbox.bubblewrap import BubblewrapBackend  # noqa: PLC0415 - each backend loads what only it needs
+
+        return BubblewrapBackend()
+    if level == "docker":
+        from midwatch.sandbox.docker import DockerBackend  # noqa: PLC0415 - as above
+
+        return DockerBackend()
+    raise SandboxError(f"no backend `{level}` isolates; name `bubblewrap` or `docker`, or give a backend of your own")
+
+
+@contextlib.asynccontextmanager
+async def open_sandbox(
+    profile: SandboxProfile,
+    backend: str | Backend = "bubblewrap",
+    *,
+    layers: Sequence[Layer] = (),
+    egress: Egress | None = None,
+) -> AsyncIterator[Sandbox]:
+    """Open one sandbox; it is closed with the block, and what no layer holds is gone. Blocking code: `SyncSandbox`.
+
+    Args:
+        profile: what its limits leave open is taken from `sandbox.profile.DEFAULT_LIMITS`.
+        backend: its name, or an object, which is left open.
+        layers: of an earlier sandbox with the same workspace, oldest first; its files are there again.
+        egress: what answers requests; without one there is no way out.
+
+    Raises:
+        SandboxError: this machine cannot hold the profile; nothing was started, nothing was weakened.
+    """
+    from midwatch.sandbox.profile import merged  # noqa: PLC0415 - as in `open`
+
+    whole = replace(profile, limits=merged(profile.limits))
+    if whole.egress and egress is None:
+        raise SandboxError(
+            "the profile has rules for the network, and nothing was given that holds requests to them; give `egress`"
+        )
+    async with contextlib.AsyncExitStack() as stack:
+        if isinstance(backend, str):
+            made = backend_of(backend)
+            stack.push_async_callback(made.close)
+        else:
+            made = backend
+        box = await made.start(whole, layers, egress=egress)
+        stack.push_async_callback(box.close)
+        yield box
+
+
 def _start_info(fleet: Fleet) -> str:
     used = {fleet.route_of(name).alias: fleet.route_of(name) for name in fleet.agents}
     if any(route.provider == "scripted" for route in used.values()):
@@ -127,8 +195,8 @@ def check_fleet(
     for name in registry.names():
         tool = registry.get(name)
         warnings += lint(tool.contract)
-        if tool.contract.runs == "sandbox" and fleet.sandbox.backend is None:
-            message = f"tool `{name}` acts in a sandbox and the fleet declares none; set `sandbox:`"
+        if tool.contract.runs == "sandbox" and any(fleet.sandbox_of(agent).backend != "process" for agent in fleet.agents):
+            message = f"tool `{name}` acts in a sandbox, and only `process` can be started yet; set `sandbox:`"
             errors.append(Problem(fleet.where("tools"), message, "no-sandbox"))
     for name, agent in fleet.agents.items():
         place = fleet.where("agents", name, "tools")

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 GUARDS = ("gates", "governor", "containment")
 LOWER = ("tools", "models", "recovery", "sandbox", "tracing", "store", "config", "records")
-ROOMS = ("surfaces", "engine", "graph", "agents", *GUARDS, *LOWER)
+ROOMS = ("surfaces", "adapters", "engine", "graph", "agents", *GUARDS, *LOWER)
 MODULES = ("errors", "wiring", "store.port", "store.sqlite", "store.memory")
 
 
