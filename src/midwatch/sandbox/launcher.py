@@ -8,7 +8,7 @@ early; and the mounts stand in a mount namespace of its own, so that nothing is 
 
     prepare → the view is mounted; descriptors of the merged tree and of what changes in it
     start   → a program in it, under its own user, in its control groups
-    signal, poll, stop
+    adopt   → a container that an engine started in it; signal, poll, stop
 
 When the socket ends, every sandbox is killed.
 """
@@ -59,6 +59,7 @@ class Box:
         self.pid = 0
         self.status: int | None = None
         self.groups: list[str] = []
+        self.adopted = -1
 
     def path(self, *parts: str) -> str:
         """Give a path below the sandbox's folder."""
@@ -182,6 +183,12 @@ class Launcher:
             raise OSError(problem.decode())
         return {"pid": box.pid}
 
+    def do_adopt(self, request: dict[str, Any], fds: list[int], _back: list[int]) -> dict[str, Any]:
+        """Take charge of a program that somebody else started in a view: it is killed when the view goes. Descriptor: its pidfd."""
+        box = self._boxes[request["name"]]
+        box.groups, box.adopted = list(request["groups"]), os.dup(fds[0])
+        return {}
+
     def do_poll(self, request: dict[str, Any], _fds: list[int], _back: list[int]) -> dict[str, Any]:
         """Say whether the program has ended, and how."""
         box = self._boxes[request["name"]]
@@ -221,12 +228,18 @@ class Launcher:
             mounts.detach(self._base)
 
     def _kill(self, box: Box) -> None:
-        if not box.pid:
-            return
         for group in box.groups:
             with contextlib.suppress(OSError), open(f"{group}/cgroup.kill", "w", encoding="ascii") as file:
                 file.write("1")
-        if box.status is None:
+        if box.adopted >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(box.adopted, signal.SIGKILL)
+            for group in box.groups:  # what version 1 has frozen dies when it goes on
+                with contextlib.suppress(OSError), open(f"{group}/freezer.state", "r+", encoding="ascii") as file:
+                    file.write("THAWED")
+            os.close(box.adopted)
+            box.adopted = -1
+        if box.pid and box.status is None:
             # Both: the outer process, whose end takes the inner tree with it, and a frozen one, which a group's kill wakes.
             for pid in sorted(_tree(box.pid)):
                 with contextlib.suppress(ProcessLookupError):
