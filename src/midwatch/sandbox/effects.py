@@ -9,7 +9,7 @@ a terminal or a log could mistake are written `\xNN` (`shown`, `raw` go between 
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Literal
 
 __all__ = ["CHANGING", "Change", "Kind", "Op", "Outcome", "Request", "raw", "shown"]
@@ -52,7 +52,9 @@ class Change:
             the run, None where it held nothing. before: sha256 of what the call found.
         target: of a link, as `shown`.
         flags: why a person must look before it is committed: `setuid`, `special`, `leaves` (a link that leads out of the workspace),
-            `name` (no UTF-8, or characters that hide), `hardlink`, and `watched:WHY` for files that grant later power.
+            `name` (no UTF-8, or characters that hide), `hardlink`, `moved` (the workspace's own file changed while the run worked),
+            and `watched:WHY` for files that grant later power.
+        was, was_mode: kind and permission bits of what the workspace held before the run; None where it held nothing.
     """
 
     op: Op
@@ -65,15 +67,21 @@ class Change:
     before: str | None = None
     target: str | None = None
     flags: tuple[str, ...] = ()
+    was: Kind | None = None
+    was_mode: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Give JSON data without what is absent."""
-        return {name: value for name, value in asdict(self).items() if value not in (None, ())}
+        return {name: value for name in _CHANGE if (value := getattr(self, name)) not in (None, ())}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Change:
         """Read what `to_json` gave."""
         return cls(**{**data, "flags": tuple(data.get("flags", ()))})
+
+
+_CHANGE: Final = tuple(item.name for item in fields(Change))
+"""Read once: `asdict` costs twenty times as much, and a layer may hold a hundred thousand changes."""
 
 
 @dataclass(frozen=True, slots=True)
