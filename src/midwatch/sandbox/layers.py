@@ -14,6 +14,7 @@ import io
 import os
 import secrets
 import struct
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -56,11 +57,12 @@ class Layer:
 class Spool:
     """Contents on their way into a layer: each once, in a file without a name that goes with its last descriptor."""
 
-    def __init__(self, folder: Path, *, max_bytes: int = 256 << 20) -> None:
+    def __init__(self, folder: Path | None = None, *, max_bytes: int = 256 << 20) -> None:
+        self._file = -1
         self.max_bytes = max_bytes
         self.index: dict[str, tuple[int, int]] = {}
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._file = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+            self._file = os.dup(file.fileno())
         self._end = 0
         self._waiting = bytearray()
 
@@ -117,6 +119,9 @@ class Spool:
             os.close(self._file)
             self._file = -1
 
+    def __del__(self) -> None:
+        self.close()
+
     def _room(self, size: int) -> None:
         if self._end + size > self.max_bytes:
             raise SandboxError(
@@ -136,29 +141,25 @@ class Spool:
 
 
 def write(
-    folder: Path,
-    name: str,
+    path: Path,
     changes: Iterable[Change],
     requests: Iterable[Request] = (),
-    contents: Spool | Mapping[str, bytes] | None = None,
+    contents: Spool | None = None,
+    bodies: Mapping[str, bytes] | None = None,
 ) -> Layer:
-    """Freeze what one call did into `folder/name`, durable when this returns. A call that did nothing gets no file.
+    """Freeze what one call did into the file `path`, durable when this returns. A call that did nothing gets no file.
 
     Args:
-        contents: by their digests; each change that has a new content, and each staged request, finds its own here.
+        path: in an existing folder. contents: of every change that has a new content. bodies: of staged requests, by digest.
     """
     ordered = tuple(sorted(changes, key=lambda change: change.path))
     tried = tuple(requests)
     if not ordered and not tried:
         return Layer()
-    if not isinstance(contents, Spool):
-        made = Spool(folder, max_bytes=1 << 40)
-        for data in (contents or {}).values():
-            made.add(data)
-        try:
-            return write(folder, name, ordered, tried, made)
-        finally:
-            made.close()
+    if contents is None:
+        contents = Spool(path.parent)
+    for body in (bodies or {}).values():
+        contents.add(body)
     manifest = orjson.dumps(
         {
             "changes": [change.to_json() for change in ordered],
@@ -168,7 +169,6 @@ def write(
         option=orjson.OPT_SORT_KEYS,
     )
     digest = hashlib.sha256(manifest)
-    path = folder / name
     _place(path, _HEAD.pack(_MAGIC, len(manifest), digest.digest()) + manifest, contents)
     return Layer(ordered, tried, digest.hexdigest(), path)
 
@@ -207,13 +207,15 @@ def contents_of(layers: Sequence[Layer]) -> dict[str, Layer]:
     return {name: layer for layer in layers if layer.file for name in _index(layer.file, layer.digest)[1]}
 
 
-def fold(layers: Sequence[Layer]) -> dict[str, Change]:
+def fold(layers: Sequence[Layer], *, base: Mapping[str, Change] | None = None) -> dict[str, Change]:
     """Give the state that all layers together leave, one change a path, relative to what the workspace held before the run.
+
+    `base` is what an earlier `fold` gave of the layers before these.
 
     A folder that went takes with it what earlier layers did below. What was made and went again, or came back to what it was, is
     not listed. `base`, `was` and `was_mode` are those of the first touch; `op` is what it takes to get from there to the end.
     """
-    state: dict[str, Change] = {}
+    state: dict[str, Change] = dict(base or {})
     for layer in layers:
         gone: set[str] = set()
         touched: set[str] = set()
@@ -319,7 +321,6 @@ def _same_folder(one: Change, other: Change) -> bool:
 
 
 def _place(path: Path, head: bytes, contents: Spool) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:

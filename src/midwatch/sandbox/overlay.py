@@ -1,8 +1,8 @@
 """Overlay: what a call changed, read from the upper folder of an overlay whose every name a hostile program may have chosen.
 
 In:   a descriptor of the upper folder, frozen while it is read; the workspace below it; what earlier calls of the run left.
-Out:  `diff`: changes in the order of their paths, their contents in a spool.
-May import: beneath, layers, effects, watched, errors. Must not know: who mounted it, what is allowed.
+Out:  `diff`: changes in the order of their paths, their contents in a spool. `apply`, its other direction, is `replay`'s.
+May import: beneath, layers, effects, replay, watched, errors. Must not know: who mounted it, what is allowed.
 
 Descriptors only: no path is given to the system that somebody could lead elsewhere. Bounded in everything: bytes, bytes of names,
 entries; what is larger is `SandboxError`, and the call is refused as a whole. Owners and times are no effects.
@@ -17,7 +17,6 @@ import os
 import stat
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -25,29 +24,22 @@ from midwatch.errors import SandboxError
 from midwatch.sandbox.beneath import FOLDER, open_at, open_below, open_root, parts_of
 from midwatch.sandbox.effects import Change, Kind, shown
 from midwatch.sandbox.layers import Spool
-from midwatch.sandbox.watched import why
+from midwatch.sandbox.replay import apply
+from midwatch.sandbox.watched import PROGRAM, why
 
-__all__ = ["Bounds", "diff", "leads_out"]
+__all__ = ["apply", "diff", "leads_out"]
 
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _OPEN_FOLDERS: Final = 32
 """Folders kept open on the way down; those above are opened again when they have more to give."""
 
+_SIZE: Final = 256 << 20
+_NAMES: Final = 64 << 20
+_ENTRIES: Final = 1 << 20
+"""How much one reading may meet before it is refused: bytes of files where no limit is given, bytes of paths, and entries."""
+
 # Letters that show nothing, or a blank, and still count as printable.
 _HIDING: Final = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | {chr(n) for n in range(0xFE00, 0xFE10)}
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """How much one reading may meet before it is refused.
-
-    Attributes:
-        size: bytes of all files that changed, as their sizes say, holes included. names: bytes of all their paths. entries: a count.
-    """
-
-    size: int = 256 << 20
-    names: int = 64 << 20
-    entries: int = 1 << 20
 
 
 class _State(NamedTuple):
@@ -85,27 +77,32 @@ def diff(
     lower: Path,
     *,
     earlier: Mapping[str, Change],
-    spool: Spool,
-    userxattr: bool = False,
+    spool: Spool | None = None,
+    limit: int = 0,
+    userxattr: bool | None = None,
     began_ns: int | None = None,
-    bounds: Bounds | None = None,
-) -> list[Change]:
-    """Read what has changed since `earlier`; new contents go into `spool`.
+) -> tuple[list[Change], Spool]:
+    """Read what has changed since `earlier`; give the changes, and the spool with every new content, which the caller closes.
 
     Args:
         upper: descriptor of the overlay's upper folder; nothing that can write to it runs meanwhile.
         lower: the workspace as this process sees it; a change of it by somebody else is met at commit, by the hash.
         earlier: `fold` of the run's layers so far: their changes are in `upper`, too, and are not told again.
-        userxattr: how it is mounted. The marks of the other kind are data of the agent, and mean nothing.
+        spool: best in the file system that the layer goes to; None: one in the machine's own folder for such files.
+        limit: bytes of all changed files, as their sizes say, holes included; 0: 256 MiB.
+        userxattr: how it is mounted; None: as who is no root must. The marks of the other kind are data of the agent, and mean nothing.
         began_ns: when the run first saw `lower`, nanoseconds of the clock that files are stamped by. What changed in it later is
             flagged `moved`: its hash is not that of what the agent saw.
 
     Raises:
         SandboxError: it is over a bound, was mounted in a way that is not understood, or changed while it was read.
     """
+    if userxattr is None:
+        userxattr = os.geteuid() != 0
+    kept = spool if spool is not None else Spool(max_bytes=limit or _SIZE)
     root = open_root(lower)
     try:
-        return _Walk(upper, root, earlier, spool, userxattr, began_ns, bounds or Bounds()).run()
+        return _Walk(upper, root, earlier, kept, userxattr, began_ns, limit or _SIZE).run(), kept
     except OSError as error:
         raise SandboxError(
             f"the effects of the call could not be read ({error.strerror}: {shown(_name_of(error))}); the call is refused"
@@ -143,10 +140,10 @@ class _Walk:
         spool: Spool,
         userxattr: bool,  # noqa: FBT001 (named at the only call)
         began_ns: int | None,
-        bounds: Bounds,
+        limit: int,
     ) -> None:
         self._roots = (upper, lower)
-        self._earlier, self._spool, self._began_ns, self._bounds = earlier, spool, began_ns, bounds
+        self._earlier, self._spool, self._began_ns, self._limit = earlier, spool, began_ns, limit
         self._marks = "user.overlay." if userxattr else "trusted.overlay."
         self._seen: set[str] = set()
         self._linked: dict[tuple[int, int], str] = {}
@@ -278,10 +275,10 @@ class _Walk:
         path = folder.prefix + (name if name.isprintable() and "\\" not in name else shown(os.fsencode(name)))
         self._names += len(path)
         self._entries += 1
-        if self._names > self._bounds.names or self._entries > self._bounds.entries:
+        if self._names > _NAMES or self._entries > _ENTRIES:
             raise SandboxError(
                 "the call left more names than one reading holds "
-                f"({self._bounds.entries:,} entries, {self._bounds.names:,} bytes of paths); the call is refused"
+                f"({_ENTRIES:,} entries, {_NAMES:,} bytes of paths); the call is refused"
             )
         return path
 
@@ -295,9 +292,9 @@ class _Walk:
                 raise SandboxError("a file changed while its effects were read; the call is refused")
             size = state.st_size
             self._size += size
-            if self._size > self._bounds.size:
+            if self._size > self._limit:
                 raise SandboxError(
-                    f"the files that the call wrote say to be larger than {self._bounds.size:,} bytes together, so they are not kept; "
+                    f"the files that the call wrote say to be larger than {self._limit:,} bytes together, so they are not kept; "
                     "raise `limits.disk` of the sandbox, or let the call write less"
                 )
             if size and not state.st_blocks and any(mark.startswith(self._marks) for mark in os.listxattr(file)):
@@ -374,7 +371,7 @@ class _Walk:
                 and now.mode & 0o111
                 and not (before and before.kind == "file" and before.mode & 0o111)
             ):
-                flags.append("watched:it becomes a program")
+                flags.append(f"watched:{PROGRAM}")
         if reason:
             flags.append(f"watched:{reason}")
         return tuple(flags)
