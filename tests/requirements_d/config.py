@@ -13,5 +13,8 @@ REQUIREMENTS: dict[str, str] = {
     "CONFIG-10": "an empty value never allows more than an absent one",
     "CONFIG-11": "what is unwise but can run is a warning, never silence and never an error",
     "CONFIG-12": "a fleet file loads in less than 50 ms of processor time",
+    "CONFIG-14": "a sandbox is one word or a mapping, for the fleet and for an agent; a fleet that says nothing is isolated",
+    "CONFIG-15": "what would undo a sandbox, or what its backend cannot hold, is refused with its line before anything runs",
+    "CONFIG-16": "a gate can ask about what a sandbox was seen to do; one that could never be asked is refused",
     "CONFIG-13": "What a file says about asking people is read or refused, and keys that came later leave older digests alone.",
 }

@@ -45,10 +45,8 @@ governor: {mode: child}
 SCHEDULE = "{name: %s, cron: '0 4 * * *'}"
 # What is changed, and the lines at which something must be refused.
 WISHES = [
-    ("sandbox", "{backend: process, because: trusted tools}", "{backend: bubblewrap}", [23]),
-    ("docker", "{backend: process, because: trusted tools}", "{backend: docker}", [23]),
     ("gvisor", "{backend: process, because: trusted tools}", "{backend: gvisor}", [23]),
-    ("own sandbox", "    limits: {steps: 20}", "    sandbox: {backend: process, because: x}", [13]),
+    ("own gvisor", "    limits: {steps: 20}", "    sandbox: gvisor", [13]),
     ("schedules", "governor:", f"schedules:\n  - {SCHEDULE % 'a'}\n  - {SCHEDULE % 'b'}\ngovernor:", [25, 26]),
     ("mcp", "governor:", "mcp:\n  docs: {command: [serve]}\ngovernor:", [25]),
     ("sources", "governor:", 'sources:\n  "tool:web.*": {trust: none}\ngovernor:', [25]),
@@ -100,7 +98,7 @@ def test_each_wish_that_is_not_kept_is_refused_at_its_line(
 def test_all_wishes_are_refused_together(folder: Path) -> None:
     """One pass names everything, not only the first."""
     text = PLAIN
-    wanted = ("docker", "own sandbox", "daemon", "condition", "shadow", "anthropic")
+    wanted = ("gvisor", "own gvisor", "daemon", "condition", "shadow", "anthropic")
     for name, old, new, _ in WISHES:
         if name in wanted:
             text = text.replace(old, new, 1)
@@ -125,7 +123,7 @@ def test_the_page_names_every_wish_that_is_refused() -> None:
         "shadow",
         "`per`",
         "anthropic",
-        "sandbox",
+        "gvisor",
     )
     assert [] == [word for word in (*words, *more) if word not in page]
 

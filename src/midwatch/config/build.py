@@ -1,7 +1,8 @@
 """Build: the blocks that fit the schema become specs; prompts are read here, once.
 
 In:   the draft and the folder. Out: `Parts`, and the problems of prompts that cannot be read.
-May import: `draft`, `file_model`, `files`, `specs`; errors. Must not know: routes' resolution, cross-checks.
+May import: `draft`, `file_model`, `files`, `sandbox_model`, `sandbox_mounts`, `specs`; errors. Must not know: routes' resolution,
+cross-checks.
 Broken drafts are built too, so that unreadable prompts are reported with the rest; such parts never reach a `Fleet`.
 """
 
@@ -22,15 +23,18 @@ from midwatch.config.file_model import (
     GrantFile,
     GraphFile,
     LimitsFile,
+    ObservedFile,
     ReviewFile,
-    SandboxFile,
     WhenFile,
 )
 from midwatch.config.files import read_text
+from midwatch.config.sandbox_model import EgressFile, SandboxFile, SandboxLimitsFile
+from midwatch.config.sandbox_mounts import find, target_of
 from midwatch.config.specs import (
     AgentSpec,
     BudgetSpec,
     ChannelSpec,
+    EgressRule,
     Escalation,
     Exempt,
     GateRule,
@@ -40,6 +44,8 @@ from midwatch.config.specs import (
     ImportSpec,
     Limits,
     McpSpec,
+    MountSpec,
+    ObservedWhen,
     ReviewSpec,
     SandboxLimits,
     SandboxSpec,
@@ -105,7 +111,7 @@ def build(draft: Draft, *, base: Path) -> tuple[Parts, list[Problem]]:
         gates=tuple(_gate(gate) for gate in file.gates),
         review=_review(file.review),
         channels=_frozen({name: _channel(name, channel) for name, channel in file.channels.items()}),
-        sandbox=_sandbox(file.sandbox) or SandboxSpec(),
+        sandbox=_sandbox(file.sandbox, base) or SandboxSpec(),
         schedules=tuple(ScheduleSpec(item.name, item.cron, _frozen(item.input)) for item in file.schedules),
         governor=GovernorSpec() if governor is None else GovernorSpec(governor.mode, governor.stale_after),
         require_guarded=file.require_guarded,
@@ -129,7 +135,7 @@ def _agent(draft: Draft, base: Path, name: str, agent: AgentFile, problems: list
         prompt=prompt,
         tools=agent.tools,
         limits=_limits(agent.limits),
-        sandbox=_sandbox(agent.sandbox),
+        sandbox=_sandbox(agent.sandbox, base),
     )
 
 
@@ -139,16 +145,50 @@ def _limits(limits: LimitsFile | None) -> Limits:
     return Limits(limits.steps, limits.tokens, limits.cost, limits.tool_calls, limits.wall)
 
 
-def _sandbox(sandbox: SandboxFile | None) -> SandboxSpec | None:
+def _sandbox(sandbox: SandboxFile | None, base: Path) -> SandboxSpec | None:
     if sandbox is None:
         return None
-    limits = sandbox.limits
-    bounds = (
-        SandboxLimits()
-        if limits is None
-        else SandboxLimits(limits.memory, limits.cpu, limits.processes, limits.open_files, limits.file_size)
+    return SandboxSpec(
+        backend=sandbox.backend,
+        because=sandbox.because or "",
+        limits=_sandbox_limits(sandbox.limits),
+        image=sandbox.image,
+        runtime=sandbox.runtime,
+        mounts=tuple(MountSpec(find(base, mount.from_).path, target_of(mount)) for mount in sandbox.mounts),
+        egress=tuple(_egress(rule) for rule in sandbox.egress),
+        secrets=sandbox.secrets,
+        env=_frozen(sandbox.env),
+        commit=sandbox.commit,
     )
-    return SandboxSpec(sandbox.backend, sandbox.because or "", bounds)
+
+
+def _sandbox_limits(limits: SandboxLimitsFile | None) -> SandboxLimits:
+    if limits is None:
+        return SandboxLimits()
+    return SandboxLimits(
+        memory=limits.memory,
+        cpu_us=limits.cpu,
+        processes=limits.processes,
+        open_files=limits.open_files,
+        file_size=limits.file_size,
+        disk=limits.disk,
+        inodes=limits.inodes,
+        cpu_milli=limits.cpus,
+        wall_us=limits.wall,
+    )
+
+
+def _egress(rule: EgressFile) -> EgressRule:
+    return EgressRule(
+        host=rule.host,
+        port=rule.port,
+        methods=rule.methods,
+        paths=rule.paths,
+        tls=rule.tls,
+        headers=_frozen(rule.headers),
+        stage=rule.stage,
+        private=rule.private,
+    )
 
 
 def _graph(graph: GraphFile) -> TeamSpec | ImportSpec:
@@ -192,7 +232,14 @@ def _when(when: WhenFile) -> GateWhen:
         cost=when.cost,
         reversible=when.reversible,
         environment=when.environment,
+        observed=_observed(when.observed),
     )
+
+
+def _observed(observed: ObservedFile | None) -> ObservedWhen | None:
+    if observed is None:
+        return None
+    return ObservedWhen(observed.ops, observed.paths, observed.hosts, observed.watched)
 
 
 def _review(review: ReviewFile | None) -> ReviewSpec:

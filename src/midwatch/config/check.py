@@ -1,7 +1,7 @@
 """Check: what is wrong with a fleet that loads, and what is only unwise.
 
 In:   a `Fleet`. Out: errors (it cannot run) and warnings (it can), each with its line.
-May import: `fleet`, `guarantees`, errors. Must not know: tools and prices; the wiring adds what takes those.
+May import: `fleet`, `guarantees`, `sandbox_rules`, `specs`, errors. Must not know: tools and prices; the wiring adds what takes those.
 """
 
 from __future__ import annotations
@@ -12,17 +12,27 @@ from typing import Final
 
 from midwatch.config.fleet import Fleet, TeamSpec
 from midwatch.config.guarantees import not_guaranteed
+from midwatch.config.sandbox_rules import SECRET
+from midwatch.config.specs import SandboxSpec
 from midwatch.errors import Problem
 
 __all__ = ["MANY_STEPS", "check"]
 
+_READS: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 MANY_STEPS: Final = 20
 """An agent that needs more steps than this in one run has a task that should be divided."""
 
 
 def check(fleet: Fleet) -> tuple[list[Problem], list[Problem]]:
     """Give (errors, warnings). What breaks the schema or refers to nothing was `InvalidFleet` at loading already."""
-    warnings = [*_unused(fleet), *_ungranted(fleet), *_empty_grants(fleet), *_unbounded(fleet), *_long(fleet)]
+    warnings = [
+        *_unused(fleet),
+        *_ungranted(fleet),
+        *_empty_grants(fleet),
+        *_unbounded(fleet),
+        *_long(fleet),
+        *_sandboxes(fleet),
+    ]
     return list(not_guaranteed(fleet)), warnings
 
 
@@ -64,3 +74,23 @@ def _long(fleet: Fleet) -> Iterator[Problem]:
         if agent.limits.steps is not None and agent.limits.steps > MANY_STEPS:
             message = f"`{name}` may take {agent.limits.steps:,} steps; over {MANY_STEPS}, divide its task"
             yield Problem(fleet.where("agents", name, "limits", "steps"), message, "many-steps")
+
+
+def _sandboxes(fleet: Fleet) -> Iterator[Problem]:
+    own = ((("agents", name, "sandbox"), agent.sandbox) for name, agent in fleet.agents.items())
+    for place, sandbox in ((("sandbox",), fleet.sandbox), *own):
+        if sandbox is not None:
+            yield from _idle_in_sandbox(fleet, place, sandbox)
+
+
+def _idle_in_sandbox(fleet: Fleet, place: tuple[str, ...], sandbox: SandboxSpec) -> Iterator[Problem]:
+    """Find what says something and does nothing."""
+    for index, rule in enumerate(sandbox.egress):
+        if rule.stage and rule.methods and not set(rule.methods) - _READS:
+            message = f"the rule for `{rule.host}` only reads, and reads are sent at once; `stage` holds nothing back"
+            yield Problem(fleet.where(*place, "egress", index, "stage"), message, "idle-stage")
+    named = {name for rule in sandbox.egress for value in rule.headers.values() for name in SECRET.findall(value)}
+    for index, name in enumerate(sandbox.secrets):
+        if name not in named:
+            message = f"no header of `egress` uses the secret `{name}`; use it, or take it away"
+            yield Problem(fleet.where(*place, "secrets", index), message, "idle-secret")

@@ -1,7 +1,7 @@
 """Cross-checks: what no single block of a fleet file can know about itself.
 
 In:   the draft, and the aliases that exist. Out: problems: dangling names, wrong roles, doubles, missing shapes.
-May import: `draft`, `file_model`, `files`, `routing`, `specs`, `yaml_source`; errors. Must not know: tools (the wiring
+May import: `draft`, `file_model`, `files`, `routing`, `sandbox_rules`, `specs`, `yaml_source`; errors. Must not know: tools (the wiring
 checks globs against the tools that exist), prices.
 """
 
@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final, TypeVar
 
 from midwatch.config.draft import Draft
-from midwatch.config.file_model import AgentFile, SandboxFile
+from midwatch.config.file_model import AgentFile, WhenFile
 from midwatch.config.files import locate
 from midwatch.config.routing import aliases
+from midwatch.config.sandbox_rules import check_sandbox
 from midwatch.config.yaml_source import Place
 from midwatch.errors import Problem
 from midwatch.records.spend import UNITS
@@ -33,13 +34,14 @@ _BUILTIN = re.compile(r"builtin\.[a-z_]+")
 _MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
 
 
-def cross_check(draft: Draft, *, base: Path) -> list[Problem]:
+def cross_check(draft: Draft, *, base: Path, environ: Mapping[str, str]) -> list[Problem]:
     """Check everything that takes more than one block to see, in the order of the file's blocks."""
     checks = (
         _names(draft),
         _tools(draft, base),
         _mcp(draft),
         _agents(draft),
+        _own_sandboxes(draft, base, environ),
         _graph(draft),
         _verticals(draft),
         _budgets(draft),
@@ -47,7 +49,7 @@ def cross_check(draft: Draft, *, base: Path) -> list[Problem]:
         _grants(draft),
         _gates(draft),
         _review(draft),
-        _sandbox(draft, ("sandbox",), draft.file.sandbox),
+        check_sandbox(draft, ("sandbox",), draft.file.sandbox, base=base, environ=environ),
         _schedules(draft),
     )
     return [problem for check in checks for problem in check]
@@ -101,7 +103,6 @@ def _agents(draft: Draft) -> Iterator[Problem]:
             yield draft.problem((*place, "tools"), message, "ceo-with-tools")
         yield from _prompt_shape(draft, place, name, agent)
         yield from _doubles(draft, (*place, "tools"), agent.tools)
-        yield from _sandbox(draft, (*place, "sandbox"), agent.sandbox)
 
 
 def _prompt_shape(draft: Draft, place: Place, name: str, agent: AgentFile) -> Iterator[Problem]:
@@ -205,6 +206,7 @@ def _gates(draft: Draft) -> Iterator[Problem]:
             yield from _doubles(draft, (*place, "when", key), getattr(when, key))
         for index, name in enumerate(when.agent):
             yield from _matches_agent(draft, (*place, "when", "agent", index), name.removeprefix("agent:"))
+        yield from _observed(draft, (*place, "when", "observed"), when)
         yield from _doubles(draft, (*place, "channels"), gate.channels)
         known = draft.names("channels")
         for index, name in enumerate(gate.channels):
@@ -231,10 +233,28 @@ def _review(draft: Draft) -> Iterator[Problem]:
             yield draft.problem((*place, "tool"), message, "wide-exempt")
 
 
-def _sandbox(draft: Draft, place: Place, sandbox: SandboxFile | None) -> Iterator[Problem]:
-    if sandbox is not None and sandbox.backend == "process" and sandbox.because is None:
-        message = "`process` does not isolate; say why in words, with `because`, or choose another backend"
-        yield draft.problem((*place, "backend"), message, "unexplained-sandbox")
+def _own_sandboxes(draft: Draft, base: Path, environ: Mapping[str, str]) -> Iterator[Problem]:
+    for name, agent in draft.file.agents.items():
+        yield from check_sandbox(draft, ("agents", name, "sandbox"), agent.sandbox, base=base, environ=environ)
+
+
+def _observed(draft: Draft, place: Place, when: WhenFile) -> Iterator[Problem]:
+    observed = when.observed
+    if observed is None:
+        return
+    of_files = bool(observed.ops or observed.paths or observed.watched)
+    if not of_files and not observed.hosts:
+        message = "`observed` says nothing; name `ops`, `paths`, `hosts`, or `watched: true`"
+        yield draft.problem(place, message, "empty-observed")
+    if of_files and observed.hosts:
+        message = "`hosts` is about requests and the other keys about files; write two rules"
+        yield draft.problem((*place, "hosts"), message, "mixed-observed")
+    for key in ("ops", "paths", "hosts"):
+        yield from _doubles(draft, (*place, key), getattr(observed, key))
+    for index, glob in enumerate(observed.paths):
+        if glob.startswith(("/", "./", "../")):
+            message = f"`{glob}` matches no path; paths are relative to the workspace, such as `src/*`"
+            yield draft.problem((*place, "paths", index), message, "bad-form")
 
 
 def _schedules(draft: Draft) -> Iterator[Problem]:

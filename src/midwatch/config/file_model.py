@@ -1,14 +1,14 @@
 """The fleet file's shape: one pydantic model for each block, with the sentences that editors and the reference show.
 
 In:   plain values from `yaml_source`. Out: validated blocks; pydantic's errors, which `draft` turns into problems.
-May import: records; pydantic; `quantities`, `specs`. Must not know: lines, files on disk, what refers to what.
+May import: records; pydantic; `file_types`, `sandbox_model`, `specs`. Must not know: lines, files on disk, what refers to what.
 Why `null`, `[]` and absent mean the same (nothing allowed): a list that somebody has emptied must not open anything.
 One word may stand for a list of one.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
@@ -30,7 +30,6 @@ from midwatch.config.file_types import (
     Name,
     Names,
     PrincipalName,
-    Size,
     Span,
     Tokens,
     Who,
@@ -40,7 +39,8 @@ from midwatch.config.file_types import (
     version,
     words_schema,
 )
-from midwatch.config.specs import AgentRole, Backend, ChannelFormat, Per, Protocol, Provider
+from midwatch.config.sandbox_model import Sandboxed
+from midwatch.config.specs import AgentRole, ChannelFormat, ObservedOp, Per, Protocol, Provider
 from midwatch.records.effect import Role
 
 __all__ = [
@@ -56,11 +56,10 @@ __all__ = [
     "GraphFile",
     "LimitsFile",
     "McpFile",
+    "ObservedFile",
     "PriceFile",
     "ReviewFile",
     "RouteFile",
-    "SandboxFile",
-    "SandboxLimitsFile",
     "ScheduleFile",
     "SourceFile",
     "TeamFile",
@@ -129,26 +128,6 @@ class LimitsFile(Block):
     wall: Duration | None = Field(None, description="Time from its first step on.")
 
 
-class SandboxLimitsFile(Block):
-    """Bounds of one sandboxed process tree; the backend's own default where absent."""
-
-    memory: Size | None = Field(None, description="Address space.")
-    cpu: Span | None = Field(None, description="Processor time.")
-    processes: Count | None = Field(None, description="Processes.")
-    open_files: Count | None = Field(None, description="Open files.")
-    file_size: Size | None = Field(None, description="Largest file that may be written.")
-
-
-class SandboxFile(Block):
-    """Where tools act. Absent: no tool may act in a sandbox."""
-
-    backend: Backend = Field(description="What holds the tools. `process` bounds them and does not isolate them.")
-    because: Line | None = Field(
-        None, description="Why no isolation is good enough here, in your words. Required for `process`."
-    )
-    limits: SandboxLimitsFile | None = Field(None, description="Bounds of one process tree.")
-
-
 class AgentFile(Block):
     """One agent: a role, a route, a prompt, and the tools it may see."""
 
@@ -164,7 +143,7 @@ class AgentFile(Block):
         (), description="Tools it is shown: names or globs, such as `host.*`. Grants decide what it may do."
     )
     limits: LimitsFile | None = Field(None, description="What it may use within one run.")
-    sandbox: SandboxFile | None = Field(None, description="Its own sandbox, instead of the fleet's.")
+    sandbox: Sandboxed | None = Field(None, description="Its own sandbox, instead of the fleet's.")
 
 
 class TeamFile(Block):
@@ -227,6 +206,19 @@ class GrantFile(Block):
     if_: Line | None = Field(None, alias="if", description="Condition in CEL.")
 
 
+class ObservedFile(Block):
+    """What a sandbox was seen to do: to one file, or towards one host. At least one key."""
+
+    ops: Annotated[tuple[ObservedOp, ...], BeforeValidator(listed), words_schema(words=get_args(ObservedOp))] = Field(
+        (), description="What was done to a file."
+    )
+    paths: Lines = Field((), description="Globs of paths below the workspace, such as `src/*`.")
+    hosts: Lines = Field((), description="Globs of hosts that a request was for. Not beside the other keys.")
+    watched: bool = Field(
+        False, description="Only files that grant later power: hooks, CI files, shell profiles, agent configuration."
+    )
+
+
 class WhenFile(Block):
     """When a gate applies: each key must match, within a key one word is enough."""
 
@@ -246,6 +238,9 @@ class WhenFile(Block):
     )
     reversible: bool | None = Field(None, description="Whether the tool can be undone.")
     environment: Globs = Field((), description="Names or globs of the fleet's `environment`.")
+    observed: ObservedFile | None = Field(
+        None, description="What the tool's sandbox was seen to do; asked after the call, before its effects are kept."
+    )
 
 
 class EscalateFile(Block):
@@ -403,7 +398,7 @@ class FleetFile(Block):
     channels: Annotated[dict[Name, ChannelFile], BeforeValidator(or_empty)] = Field(
         {}, description="Where questions are shown, by name."
     )
-    sandbox: SandboxFile | None = Field(None, description="Where tools act.")
+    sandbox: Sandboxed | None = Field(None, description="Where tools act; `bubblewrap` unless given.")
     schedules: Annotated[tuple[ScheduleFile, ...], BeforeValidator(rows)] = Field(
         (), description="Runs that begin by themselves."
     )

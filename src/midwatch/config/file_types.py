@@ -6,10 +6,19 @@ May import: records; pydantic; `quantities`. Must not know: blocks, lines, files
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    StringConstraints,
+    WithJsonSchema,
+)
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from midwatch.config.quantities import (
     DURATION_PATTERN,
@@ -21,6 +30,7 @@ from midwatch.config.quantities import (
     QuantityError,
     parse_duration,
     parse_money,
+    parse_share,
     parse_size,
     parse_tokens,
 )
@@ -44,8 +54,10 @@ __all__ = [
     "Money",
     "Name",
     "Names",
+    "OrWord",
     "PrincipalName",
     "Roles",
+    "Share",
     "Size",
     "Span",
     "Tokens",
@@ -112,6 +124,18 @@ def quantity(parse: Parser, pattern: str, unit: str, *, bare: bool = False) -> t
     return BeforeValidator(read), WithJsonSchema({"anyOf": [whole, text]} if bare else text)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class OrWord:
+    """Tells editors that a block may also be written as one word; a validator beside it makes the block."""
+
+    schema: dict[str, Any]
+    or_null: bool = False
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Give both ways of writing it."""
+        return {"anyOf": [self.schema, handler(core), *([{"type": "null"}] if self.or_null else [])]}
+
+
 def words_schema(pattern: str | None = None, words: tuple[str, ...] | None = None) -> WithJsonSchema:
     """Give the schema of a word, a list of words, or null."""
     item: dict[str, Any] = {"type": "string"}
@@ -122,12 +146,18 @@ def words_schema(pattern: str | None = None, words: tuple[str, ...] | None = Non
     return WithJsonSchema({"anyOf": [item, {"type": "array", "items": item}, {"type": "null"}]})
 
 
+def _share() -> tuple[BeforeValidator, WithJsonSchema]:
+    validator, _ = quantity(parse_share, "", "share of processors")
+    return validator, WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": 1024})
+
+
 Duration = Annotated[int, *quantity(parse_duration, DURATION_PATTERN, "duration")]
 Money = Annotated[int, *quantity(parse_money, MONEY_PATTERN, "money")]
 Size = Annotated[int, *quantity(parse_size, SIZE_PATTERN, "size")]
 Tokens = Annotated[int, *quantity(parse_tokens, TOKENS_PATTERN, "tokens", bare=True)]
 Span = Annotated[Duration, Field(gt=0)]
 Count = Annotated[int, Field(ge=0, le=10**9)]
+Share = Annotated[int, *_share()]
 
 Name = Annotated[str, StringConstraints(pattern=_NAME_PATTERN)]
 Argument = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,127}$")]

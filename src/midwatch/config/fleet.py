@@ -24,6 +24,7 @@ from midwatch.config.draft import draft
 from midwatch.config.routing import route
 from midwatch.config.specs import (
     AgentSpec,
+    Backend,
     BudgetSpec,
     ChannelSpec,
     Escalation,
@@ -47,6 +48,7 @@ from midwatch.config.yaml_source import Source, from_python, read_file, read_yam
 from midwatch.errors import InvalidFleet, Problem
 
 __all__ = [
+    "DEFAULT_BACKEND",
     "FILE_NAME",
     "AgentSpec",
     "BudgetSpec",
@@ -73,6 +75,9 @@ __all__ = [
 _LATER: Final[Mapping[str, Any]] = {"environment": "", "review": ReviewSpec(), "channels": {}}
 """Blocks that the format did not have from the start, and what they are when a file says nothing: left out of digests then, so
 that a run which waits goes on under a newer version. Fields of specs say the same with `metadata={"later": True}`."""
+
+DEFAULT_BACKEND: Final[Backend] = "bubblewrap"
+"""What holds the tools of a fleet that says nothing about it: a machine that cannot do that refuses the run."""
 
 FILE_NAME: Final = "fleet.yaml"
 """What a folder is expected to hold when it is named instead of a file."""
@@ -187,8 +192,9 @@ class Fleet:
         return self.routes[self.agents[agent].route]
 
     def sandbox_of(self, agent: str) -> SandboxSpec:
-        """Give the sandbox that an agent's tools act in: its own, else the fleet's."""
-        return self.agents[agent].sandbox or self.sandbox
+        """Give the sandbox that an agent's tools act in: its own, else the fleet's; `backend` is never None."""
+        spec = self.agents[agent].sandbox or self.sandbox
+        return spec if spec.backend is not None else dataclasses.replace(spec, backend=DEFAULT_BACKEND)
 
     def vertical_of(self, agent: str) -> str | None:
         """Give the vertical of an agent, or None."""
@@ -201,7 +207,7 @@ def _assemble(
     found = draft(source)
     routing = route(found, base=base, asked=preset, environ=environ)
     parts, unread = build(found, base=base)
-    problems = [*found.problems, *routing.problems, *cross_check(found, base=base), *unread]
+    problems = [*found.problems, *routing.problems, *cross_check(found, base=base, environ=environ), *unread]
     if problems:
         raise InvalidFleet(_sorted(problems))
     used = {agent.route for agent in parts.agents.values()}

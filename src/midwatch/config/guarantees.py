@@ -1,7 +1,7 @@
 """Guarantees: what the fleet file can say and this version does not enforce. It is refused, never ignored.
 
 In:   a `Fleet`. Out: one `Problem` for each such wish, with its line. The run raises `NotGuaranteed` with all of them.
-May import: `fleet`, errors. Must not know: who enforces what, and where.
+May import: `fleet`, `specs`, errors. Must not know: who enforces what, and where.
 Why in the schema at all: a file written today stays valid when the guarantee arrives, and a wish that is written down
 must never be silently without effect.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from midwatch.config.fleet import Fleet
+from midwatch.config.specs import SandboxSpec
 from midwatch.errors import Problem
 
 __all__ = ["not_guaranteed"]
@@ -46,9 +47,12 @@ def _routes(fleet: Fleet) -> Iterator[Problem]:
 
 def _agents(fleet: Fleet) -> Iterator[Problem]:
     for name, agent in fleet.agents.items():
-        if agent.sandbox is not None:
-            place = ("agents", name, "sandbox")
-            yield _refuse(fleet, place, f"a sandbox of its own for `{name}`", "let it use the fleet's")
+        yield from _sandbox(fleet, ("agents", name, "sandbox", "backend"), agent.sandbox)
+
+
+def _sandbox(fleet: Fleet, place: tuple[str | int, ...], sandbox: SandboxSpec | None) -> Iterator[Problem]:
+    if sandbox is not None and sandbox.backend == "gvisor":
+        yield _refuse(fleet, place, "the sandbox `gvisor`", "write `backend: docker` and `runtime: runsc`")
 
 
 def _budgets(fleet: Fleet) -> Iterator[Problem]:
@@ -83,10 +87,7 @@ def _grants(fleet: Fleet) -> Iterator[Problem]:
 
 
 def _operation(fleet: Fleet) -> Iterator[Problem]:
-    backend = fleet.sandbox.backend
-    if backend not in (None, "process"):
-        help_ = "choose `process` and say `because`: it bounds tools and does not isolate them"
-        yield _refuse(fleet, ("sandbox", "backend"), f"the sandbox `{backend}`", help_)
+    yield from _sandbox(fleet, ("sandbox", "backend"), fleet.sandbox)
     for index, schedule in enumerate(fleet.schedules):
         yield _refuse(fleet, ("schedules", index), f"the schedule `{schedule.name}`", "start runs with `midwatch run`")
     if fleet.governor.mode != "child":

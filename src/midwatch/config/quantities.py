@@ -1,6 +1,6 @@
-"""Quantities: `90s`, `"$0.25"`, `64MiB`, `120k`, each read into one whole number.
+"""Quantities: `90s`, `"$0.25"`, `64MiB`, `120k`, `0.5`, each read into one whole number.
 
-In:   a value of the fleet file. Out: microseconds, micro-dollars, bytes, tokens; whole, >= 0, at most 2**53 - 1.
+In:   a value of the fleet file. Out: microseconds, micro-dollars, bytes, tokens, thousandths; whole, >= 0, at most 2**53 - 1.
 May import: the standard library only. Must not know: where in a file the value stands.
 Why a unit must be written: a bare `cost: 5` is five of something, and the wrong guess costs money.
 """
@@ -21,6 +21,7 @@ __all__ = [
     "QuantityError",
     "parse_duration",
     "parse_money",
+    "parse_share",
     "parse_size",
     "parse_tokens",
 ]
@@ -45,6 +46,7 @@ _MICROS: Final[Mapping[str, int]] = {
 _BYTES: Final[Mapping[str, int]] = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _TOKENS: Final[Mapping[str, int]] = {"k": 1_000, "M": 1_000_000}
 _SHOWN: Final = 40
+_MOST_PROCESSORS: Final = 1024
 
 
 class QuantityError(ValueError):
@@ -81,6 +83,23 @@ def parse_size(value: object) -> int:
     text = _text(value, SIZE_PATTERN, "a size: write a whole number of `B`, `KiB`, `MiB` or `GiB`, such as `64MiB`")
     digits = text.rstrip("BKMGi")
     return _bounded(value, int(digits) * _BYTES[text[len(digits) :]])
+
+
+def parse_share(value: object) -> int:
+    """Read a share of processors, `0.5` or `2`, into thousandths of one.
+
+    Raises:
+        QuantityError: no number, not more than 0, more than 3 decimals, or more than 1,024 processors.
+    """
+    wish = "a share of processors: write a number with at most 3 decimals, such as `0.5` or `2`"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise QuantityError(f"{_show(value)} is not {wish}")
+    if not 0 < value <= _MOST_PROCESSORS:
+        raise QuantityError(f"{_show(value)} is out of range; it must be more than 0 and at most {_MOST_PROCESSORS:,}")
+    milli = round(value * 1000)
+    if milli / 1000 != value:
+        raise QuantityError(f"{_show(value)} is not {wish}")
+    return milli
 
 
 def parse_tokens(value: object) -> int:

@@ -24,6 +24,7 @@ _KINDS: Final[Mapping[str, str]] = {
     "array": "list",
     "string": "text",
     "integer": "whole number",
+    "number": "number",
     "boolean": "`true` or `false`",
 }
 _UNITS: Final[Mapping[str, str]] = {
@@ -70,9 +71,10 @@ def _sections(schema: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any
 
 def _references(value: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Give the blocks that a key holds, with the sign of how: one, one a name, one an entry."""
-    for choice in (value, *value.get("anyOf", ())):
-        if "$ref" in choice:
-            yield "", choice["$ref"].rpartition("/")[2]
+    if "$ref" in value:
+        yield "", value["$ref"].rpartition("/")[2]
+    for choice in value.get("anyOf", ()):
+        yield from _references(choice)
     for child in value.get("patternProperties", {}).values():
         yield from ((".NAME" + suffix, name) for suffix, name in _references(child))
     if isinstance(value.get("items"), dict):

@@ -273,7 +273,9 @@ def _misplaced_variables(draft: Draft) -> list[Problem]:
 
 
 def _is_text(place: Place) -> bool:
-    # Prompts and inputs are for models: `${…}` in them is their own.
+    # Prompts and inputs are for models: `${…}` in them is their own. Secrets in headers have a check of their own.
+    if place[-5:-3] == ("sandbox", "egress") and place[-2:-1] == ("headers",):
+        return True
     return (place[:1] == ("agents",) and place[-1:] == ("prompt_text",)) or place[:1] == ("schedules",)
 
 

@@ -34,6 +34,8 @@ __all__ = [
     "Limits",
     "McpSpec",
     "MountSpec",
+    "ObservedOp",
+    "ObservedWhen",
     "Per",
     "PriceSpec",
     "Protocol",
@@ -307,6 +309,28 @@ class Grant:
     condition: str | None = None
 
 
+ObservedOp = Literal["created", "modified", "deleted", "permission", "executed", "read"]
+"""What a sandbox can be seen to do to a file; the same words as `sandbox.effects.Op`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedWhen:
+    """What a sandbox was seen to do: one change of a file that fits, or one request that fits, is enough.
+
+    A rule has `hosts`, or the other three.
+
+    Attributes:
+        ops: kinds of change; empty: any. paths: globs of paths below the workspace; empty: any.
+        watched: only files that grant later power: those with a `watched:…` flag.
+        hosts: globs of hosts that a request was for, whether or not it was let out.
+    """
+
+    ops: tuple[ObservedOp, ...] = ()
+    paths: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    watched: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class GateWhen:
     """When a gate rule applies: every field that is not empty must match; within a field one word is enough.
@@ -318,6 +342,7 @@ class GateWhen:
         cost: micro-dollars that a call may cost at least. reversible: whether the tool names what undoes it.
         environment: globs of the fleet's environment.
         label: whose words the run has taken in before the action: `request`, and the authors of its tools' results.
+        observed: what the tool's sandbox was seen to do; such a rule is asked about after the call, before its effects are kept.
     """
 
     effect: tuple[EffectClass, ...] = ()
@@ -329,6 +354,7 @@ class GateWhen:
     cost: int | None = None
     reversible: bool | None = None
     environment: tuple[str, ...] = field(default=(), metadata={"later": True})
+    observed: ObservedWhen | None = field(default=None, metadata={"later": True})
 
 
 @dataclass(frozen=True, slots=True)
