@@ -195,9 +195,6 @@ def check_fleet(
     for name in registry.names():
         tool = registry.get(name)
         warnings += lint(tool.contract)
-        if tool.contract.runs == "sandbox" and any(fleet.sandbox_of(agent).backend != "process" for agent in fleet.agents):
-            message = f"tool `{name}` acts in a sandbox, and only `process` can be started yet; set `sandbox:`"
-            errors.append(Problem(fleet.where("tools"), message, "no-sandbox"))
     for name, agent in fleet.agents.items():
         place = fleet.where("agents", name, "tools")
         given = [tool for tool in registry.names() if any(fnmatchcase(tool, glob) for glob in agent.tools)]
@@ -348,7 +345,7 @@ def open(
     """
     from midwatch.containment.credentials import Scrubber  # noqa: PLC0415 - heavy rooms load only when a run begins
     from midwatch.engine.kernel import Kernel, Parts  # noqa: PLC0415 - langgraph costs a second
-    from midwatch.sandbox.process import ProcessSandbox  # noqa: PLC0415 - as above
+    from midwatch.isolating import isolation  # noqa: PLC0415 - as above
     from midwatch.tools.registry import Registry  # noqa: PLC0415 - as above
 
     env = os.environ if environ is None else environ
@@ -361,13 +358,24 @@ def open(
         store = stack.enter_context(open_store(place, create=True))
         if on_event is not None:
             stack.callback(store.on_commit(_listener(store, on_event)))
+        registry = Registry.load(list(fleet.tools), fleet.base)
+        scrub = Scrubber(_scrub_key(store))
+        grounds = isolation(
+            fleet,
+            registry,
+            home=place,
+            env=env,
+            clock=clock,
+            make=backend_of,
+            known=lambda text: bool(scrub.text(text)[1]),
+        )
         parts = Parts(
             store=store,
             fleet=fleet,
-            registry=Registry.load(list(fleet.tools), fleet.base),
+            registry=registry,
             routes=_routes(stack, fleet, env, place),
-            scrub=Scrubber(_scrub_key(store)),
-            sandbox=ProcessSandbox(fleet.sandbox.limits),
+            scrub=scrub,
+            isolation=stack.enter_context(grounds),
             clock=clock,
             pause=pause,
             workdir=(workdir or Path.cwd()).absolute(),

@@ -17,11 +17,11 @@ from langgraph.errors import GraphBubbleUp
 from langgraph.runtime import RunControl
 
 from midwatch.config.fleet import Fleet
+from midwatch.engine.staging import Staging
 from midwatch.errors import MidwatchError
 from midwatch.graph.foreign import Foreign
 from midwatch.models.port import ChatModel
 from midwatch.models.prices import Price
-from midwatch.sandbox.port import Sandbox
 from midwatch.store.port import Store, Tx
 from midwatch.tools.registry import Registry
 
@@ -76,6 +76,7 @@ class Segment:
         stamp: digests of graph and policy, kept with every checkpoint.
         foreign: the imported graph, where the fleet has one.
         control: asks LangGraph to begin no further superstep.
+        staging: the sandboxes of the run's agents, open as long as the segment.
         pause: awaits a number of microseconds; passed in, so that tests need no clock.
     """
 
@@ -84,7 +85,7 @@ class Segment:
     registry: Registry
     routes: Mapping[str, RouteRuntime]
     scrub: Scrub
-    sandbox: Sandbox
+    staging: Staging
     clock: Callable[[], int]
     pause: Callable[[int], Awaitable[None]]
     run: str

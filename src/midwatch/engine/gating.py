@@ -59,9 +59,9 @@ class Gating:
             clock=seg.clock,
             workdir=seg.workdir,
             limiter=seg.limiter,
-            limits=seg.fleet.sandbox.limits,
+            limits=seg.fleet.sandbox_of(p.actor.agent).limits,
         )
-        return Place(seg.registry, seg.sandbox, seg.scrub, context)
+        return Place(seg.registry, seg.staging.peek(p.actor.agent), seg.scrub, context)
 
     def edited(self, p: Passage) -> str | None:
         """Give the arguments that a person put in the place of the agent's, as JSON text; None when nobody did."""

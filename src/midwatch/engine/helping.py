@@ -20,7 +20,7 @@ from midwatch.engine.context import Scrub
 from midwatch.gates.rules import labels_of
 from midwatch.records.effect import Label
 from midwatch.records.envelope import Envelope
-from midwatch.sandbox.port import Sandbox
+from midwatch.sandbox.port import Tools
 from midwatch.store.port import Store
 from midwatch.tools import arguments, helpers, perform
 from midwatch.tools.decorate import Tool
@@ -41,7 +41,7 @@ class Place:
     """Where helpers of one run are called."""
 
     registry: Registry
-    sandbox: Sandbox
+    sandbox: Tools
     scrub: Scrub
     context: perform.PerformContext
 

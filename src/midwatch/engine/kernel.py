@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from midwatch.engine.editing import Edit, edit
 from midwatch.engine.helping import Place
 from midwatch.engine.identity import local, require
 from midwatch.engine.runner import LEASE_US, deadline, result_of, run_segment
+from midwatch.engine.staging import Isolation, Staging, staged_of
 from midwatch.engine.undo import Undone
 from midwatch.engine.vouching import vouch
 from midwatch.errors import Divergence, MidwatchError, NotFound, NotGuaranteed, RunHalted, UsageProblem
@@ -36,7 +37,6 @@ from midwatch.graph.govern import Kit, NotRunning
 from midwatch.records.event import EventDraft
 from midwatch.records.gate import GateRow
 from midwatch.records.run import RunResult, RunRow, new_run_id
-from midwatch.sandbox.port import Sandbox
 from midwatch.store.port import Store, Tx
 from midwatch.tools.perform import PerformContext
 from midwatch.tools.registry import Registry
@@ -59,7 +59,7 @@ class Parts:
     registry: Registry
     routes: Mapping[str, RouteRuntime]
     scrub: Scrub
-    sandbox: Sandbox
+    isolation: Isolation
     clock: Callable[[], int]
     pause: Callable[[int], Awaitable[None]]
     workdir: Path
@@ -105,13 +105,22 @@ class Kernel:
     ) -> GateRow:
         """Put other arguments in the place of those that wait for a yes; see `engine.editing.edit`. Not in a running loop."""
         row = self._parts.store.read(lambda tx: tx.gates.get(gate))
-        place = self._place("" if row is None else row.run, "" if row is None else row.agent, gate)
+        run, agent = ("", "") if row is None else (row.run, row.agent)
         wanted = Edit(gate, arguments, speaker or self._parts.speaker, reason)
-        return asyncio.run(edit(self._parts.store, self._parts.fleet, place, wanted, at_us=self._parts.clock()))
+
+        async def work() -> GateRow:
+            staging = self._staging(run)
+            try:
+                place = self._place(staging, agent, gate)
+                return await edit(self._parts.store, self._parts.fleet, place, wanted, at_us=self._parts.clock())
+            finally:
+                await staging.close()
+
+        return asyncio.run(work())
 
     def plan_undo(self, run: str) -> list[Undone]:
         """Say what `undo` would do, newest effect first; nothing is changed. Raises `NotFound`."""
-        return undo.plan(self._parts.store, run, self._place(run, "", ""))
+        return undo.plan(self._parts.store, run, self._place(self._staging(run), "", ""))
 
     def undo(self, run: str, *, speaker: Speaker | None = None) -> list[Undone]:
         """Take back what a run did, as far as its tools say how; see `engine.undo`. Not in a running loop.
@@ -123,17 +132,17 @@ class Kernel:
         self.plan_undo(run)
         epoch = self._take(run)
         try:
-            order = undo.undo(
-                parts.store,
-                run,
-                self._place(run, "", ""),
-                epoch=epoch,
-                speaker=speaker or parts.speaker,
-                at_us=parts.clock(),
-            )
-            return list(asyncio.run(order))
+            return list(asyncio.run(self._undo(run, epoch, speaker or parts.speaker)))
         finally:
             parts.store.write(lambda tx: tx.fences.release(run, epoch=epoch))
+
+    async def _undo(self, run: str, epoch: int, speaker: Speaker) -> Sequence[Undone]:
+        parts, staging = self._parts, self._staging(run)
+        try:
+            place = self._place(staging, "", "")
+            return await undo.undo(parts.store, run, place, staging, epoch=epoch, speaker=speaker, at_us=parts.clock())
+        finally:
+            await staging.close()
 
     async def arun(self, request: Any) -> RunResult:
         """Start a run on `request`, a JSON value.
@@ -223,8 +232,8 @@ class Kernel:
                 "input_blob": row.input,
                 "fleet_text_blob": row.fleet_blob,
                 "workdir": str(parts.workdir),
-                "sandbox": parts.sandbox.level,
-                "isolates": parts.sandbox.isolates,
+                "sandboxes": {name: parts.isolation.level(name) for name in sorted(fleet.agents)},
+                "isolates": all(parts.isolation.backend(name) is not None for name in fleet.agents),
             }
             tx.ledger.append(EventDraft("run.created", run, now, data))
             return row
@@ -248,7 +257,7 @@ class Kernel:
             registry=parts.registry,
             routes=parts.routes,
             scrub=parts.scrub,
-            sandbox=parts.sandbox,
+            staging=self._staging(row.id),
             clock=parts.clock,
             pause=parts.pause,
             run=row.id,
@@ -266,18 +275,23 @@ class Kernel:
         now = parts.clock()
         return parts.store.write(lambda tx: tx.fences.take(run, owner=owner, at_us=now, ttl_us=LEASE_US), durable=True)
 
-    def _place(self, run: str, agent: str, key: str) -> Place:
+    def _staging(self, run: str) -> Staging:
+        isolation = self._parts.isolation
+        staged = self._parts.store.read(lambda tx: staged_of(tx, run, isolation.layers / run))
+        return Staging(isolation, run, self._parts.workdir, staged)
+
+    def _place(self, staging: Staging, agent: str, key: str) -> Place:
         parts = self._parts
         context = PerformContext(
             idempotency_key=key,
-            run=run,
+            run=staging.run,
             agent=agent,
             clock=parts.clock,
             workdir=parts.workdir,
             limiter=anyio.CapacityLimiter(4),
-            limits=parts.fleet.sandbox.limits,
+            limits=parts.isolation.spec(agent).limits,
         )
-        return Place(parts.registry, parts.sandbox, parts.scrub, context)
+        return Place(parts.registry, staging.peek(agent), parts.scrub, context)
 
     def _body(self, digest: str | None) -> Any:
         if digest is None:

@@ -19,13 +19,24 @@ from midwatch.engine.gating import Gating
 from midwatch.engine.helping import reconcile
 from midwatch.engine.passage import Answered, Passage, Waiting, draft, known
 from midwatch.engine.record import Record
-from midwatch.errors import BoundReached, Divergence, FenceLost, GateNotUsable, MidwatchError, RunHalted, StoreError
+from midwatch.engine.staging import Observed, Turn
+from midwatch.errors import (
+    BoundReached,
+    Conflict,
+    Divergence,
+    FenceLost,
+    GateNotUsable,
+    MidwatchError,
+    RunHalted,
+    SandboxError,
+    StoreError,
+)
 from midwatch.governor import scopes
 from midwatch.governor.watch import HEARTBEAT
 from midwatch.records.call import Actor
 from midwatch.records.decision import Denied
 from midwatch.records.effect import EffectRow
-from midwatch.records.envelope import Envelope
+from midwatch.records.envelope import Envelope, ErrorBody
 from midwatch.store.port import Tx
 from midwatch.tools import arguments, envelope, perform
 from midwatch.tools.builtin.gates import REQUEST_HUMAN
@@ -88,10 +99,12 @@ class Pipeline:
         refused = await self._journal(passage)
         if refused is not None:
             return refused
-        performed = await self._perform(passage)
-        if performed.unclear and known(passage)[0].contract.effect not in REPEATABLE:
-            return self._in_doubt(passage, performed)
-        return await self._settle(passage, performed)
+        async with self._seg.staging.turn(passage.actor.agent, f"{passage.effect}-{passage.attempt}") as turn:
+            performed = await self._perform(passage, turn)
+            performed, seen = await self._observe(performed, turn)
+            if self._doubtful(passage, performed, turn):
+                return self._in_doubt(passage, performed, seen)
+            return await self._settle(passage, performed, turn, seen)
 
     def turn_away(
         self, actor: Actor, call_id: str, name: str, raw: str, causes: tuple[int, ...], *, most: int
@@ -165,7 +178,7 @@ class Pipeline:
             return self._record.refuse(
                 p, "in_doubt", "this did not happen", hint="propose it again if it is still needed"
             )
-        if not self._repeatable(p) and row.status != "retry":
+        if not self._repeatable(p) and row.status != "retry" and not self._left_nothing(row):
             return await self._reconciled(p, row)
         p.attempt = row.attempt + 1
         return None
@@ -303,7 +316,7 @@ class Pipeline:
             "arguments_blob": blob,
             "attempt": p.attempt,
             "runs": contract.runs,
-            "isolation": self._seg.sandbox.level if contract.runs == "sandbox" else "none: in the broker",
+            **self._where(p.actor.agent, contract.runs),
         }
         seq = tx.ledger.append(draft("intent", p.actor, now, data, causes=(cause,)))
         row = EffectRow(
@@ -328,7 +341,14 @@ class Pipeline:
         return row, seq
 
     # 7 perform
-    async def _perform(self, p: Passage) -> perform.Performed:
+    def _where(self, agent: str, runs: str) -> dict[str, Any]:
+        """Say in what a call acts. `confined`: what it does is outside of nothing before it is committed."""
+        if runs != "sandbox":
+            return {"isolation": "none: in the broker", "confined": False}
+        isolation = self._seg.staging.isolation
+        return {"isolation": isolation.level(agent), "confined": isolation.confined(agent)}
+
+    async def _perform(self, p: Passage, turn: Turn) -> perform.Performed:
         tool, checked = known(p)
         seg = self._seg
         p.started_us = seg.clock()
@@ -336,14 +356,38 @@ class Pipeline:
             return perform.Performed(value=None, error=None, detail=None, duration_us=0)
         if tool.contract.name == REQUEST_HUMAN:
             return self._said(p)
-        return await perform.perform(tool, checked, context=self._gating.place(p).context, sandbox=seg.sandbox)
+        return await perform.perform(tool, checked, context=self._gating.place(p).context, sandbox=turn)
+
+    async def _observe(self, performed: perform.Performed, turn: Turn) -> tuple[perform.Performed, Observed | None]:
+        """Read what the call did in its sandbox. What cannot be told, or met another agent's change, did not happen."""
+        try:
+            return performed, await turn.gather()
+        except Conflict as met:
+            hint = "nothing of it was kept; read what is there now, and call again"
+            error = ErrorBody("conflict", f"nothing was done: {met}", hint=hint)
+            return replace(performed, value=None, error=error), None
+        except SandboxError as untold:
+            error = ErrorBody("crashed", "what the call did cannot be told, so nothing of it was kept")
+            return replace(performed, value=None, error=error, detail=str(untold)), None
+
+    def _doubtful(self, p: Passage, performed: perform.Performed, turn: Turn) -> bool:
+        """Say whether nobody knows what the call did. In a sandbox that is known, unless it asked for something outside."""
+        if known(p)[0].contract.effect in REPEATABLE or not performed.unclear:
+            return False
+        return turn.asked if turn.loose else True
+
+    def _left_nothing(self, row: EffectRow) -> bool:
+        """Say whether a call that was cut can have done nothing: it acted in a sandbox that is gone, and nothing was let out."""
+        intent = self._seg.store.read(lambda tx: tx.ledger.get(row.intent_seq))
+        confined = intent is not None and intent.data.get("confined") is True
+        return confined and self._seg.staging.isolation.confined(row.agent)
 
     @staticmethod
     def _repeatable(p: Passage) -> bool:
         tool, _ = known(p)
         return tool.contract.effect in REPEATABLE or tool.contract.idempotent
 
-    def _in_doubt(self, p: Passage, performed: perform.Performed) -> Waiting:
+    def _in_doubt(self, p: Passage, performed: perform.Performed, seen: Observed | None) -> Waiting:
         """Leave the effect `started`: nobody saw what it did, so its key, its reconciler or a person must settle it, never we."""
         tool, _ = known(p)
         seg, now = self._seg, self._seg.clock()
@@ -357,6 +401,7 @@ class Pipeline:
                 "code": None if error is None else error.code,
                 "may_continue": performed.may_continue,
                 "ms": max(0, (now - p.started_us) // 1000),
+                **_seen(tx, seen),
                 "detail_blob": tx.blobs.put(seg.scrub.text(performed.detail)[0].encode()) if performed.detail else None,
             }
             tx.ledger.append(draft("effect.in_doubt", p.actor, now, data, causes=(p.seq,)))
@@ -376,9 +421,10 @@ class Pipeline:
         return perform.Performed(value=self._seg.store.read(work), error=None, detail=None, duration_us=0)
 
     # 8 envelope, 9 effects, 10 settle
-    async def _settle(self, p: Passage, performed: perform.Performed) -> Answered:
+    async def _settle(self, p: Passage, performed: perform.Performed, turn: Turn, seen: Observed | None) -> Answered:
         tool, checked = known(p)
         seg, now = self._seg, self._seg.clock()
+        counted = await turn.counted()
         ms = max(0, (now - p.started_us) // 1000)
 
         def work(tx: Tx) -> Answered:
@@ -411,6 +457,8 @@ class Pipeline:
                 "truncated": sealed.truncated,
                 "ms": ms,
                 "declared": {"class": tool.contract.effect, "open_world": tool.contract.open_world},
+                **_seen(tx, seen),
+                **counted,
                 "detail_blob": tx.blobs.put(seg.scrub.text(performed.detail)[0].encode()) if performed.detail else None,
             }
             seq = tx.ledger.append(draft("finished", p.actor, now, data, causes=(p.seq,)))
@@ -422,7 +470,9 @@ class Pipeline:
             tx.runs.add_spend(p.actor.run, charged)
             return Answered(sealed, seq)
 
-        return seg.write(work)
+        answered = seg.write(work)
+        turn.keep(answered.seq, p.effect, tool.contract.name, seen)
+        return answered
 
     def _scrubbed(self, performed: perform.Performed) -> perform.Performed:
         value, _ = self._seg.scrub.value(performed.value)
@@ -436,6 +486,11 @@ class Pipeline:
                 if body is not None and f"b:{digest}" in orjson.loads(body)["refs"]:
                     return True
         return False
+
+
+def _seen(tx: Tx, seen: Observed | None) -> dict[str, Any]:
+    """What an event says of what a sandbox was seen to do."""
+    return {} if seen is None else {"observed": seen.to_json(tx.blobs.put(seen.manifest))}
 
 
 def _signal(tool: Tool[..., Any], rule: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+import anyio
 import orjson
 from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphDrained, GraphRecursionError
@@ -126,6 +127,8 @@ async def _run(seg: Segment, row: RunRow, request: Any, began: int) -> RunResult
     try:
         stop = await _guarded(seg, course, request)
     finally:
+        with anyio.CancelScope(shield=True):
+            await seg.staging.close()
         result = _end(seg, stop, began)
     return result
 

@@ -16,7 +16,8 @@ import orjson
 
 from midwatch.engine.helping import Place
 from midwatch.engine.identity import present, require
-from midwatch.errors import Denied, NotFound, UsageProblem
+from midwatch.engine.staging import Observed, Staging, Turn
+from midwatch.errors import Conflict, Denied, NotFound, SandboxError, UsageProblem
 from midwatch.gates.review import Speaker
 from midwatch.records.effect import EffectRow, effect_id
 from midwatch.records.envelope import Envelope
@@ -65,16 +66,20 @@ class _Order:
 
     store: Store
     place: Place
+    staging: Staging
     epoch: int
     speaker: Speaker
     at_us: int
 
 
-async def undo(store: Store, run: str, place: Place, *, epoch: int, speaker: Speaker, at_us: int) -> Sequence[Undone]:
+async def undo(
+    store: Store, run: str, place: Place, staging: Staging, *, epoch: int, speaker: Speaker, at_us: int
+) -> Sequence[Undone]:
     """Undo a run's effects in reverse order; the first failure or doubt ends it, since what came before may build on it.
 
     Args:
         place: its context's key is replaced by each compensation's own. epoch: fence of the run, taken by the caller.
+        staging: the run's sandboxes; what a compensation changes there is staged like all else, and takes a commit.
 
     Raises:
         Denied: it takes an operator whose reach covers every tool that undoes something; nothing was undone. NotFound: no such
@@ -89,7 +94,7 @@ async def undo(store: Store, run: str, place: Place, *, epoch: int, speaker: Spe
         raise Denied(
             f"the reach of `{speaker.name}` does not cover `{out_of_reach[0]}`; somebody whose `may` does must undo"
         )
-    order = _Order(store, place, epoch, speaker, at_us)
+    order = _Order(store, place, staging, epoch, speaker, at_us)
     told: list[Undone] = []
     for row in _effects(store, run):
         found, tool, values = _judge(store, row, place)
@@ -148,13 +153,33 @@ async def _carry_out(order: _Order, row: EffectRow, tool: Tool[..., Any], values
     key = _key(row, tool)
     seq = order.store.write(lambda tx: _begin(tx, order, row, tool, checked), durable=True)
     context = replace(place.context, idempotency_key=key, agent=row.agent)
-    performed = await perform.perform(tool, checked, context=context, sandbox=place.sandbox)
-    if performed.unclear and not tool.contract.idempotent:
-        detail = f"its undoing did not answer; look, then `midwatch resolve {key}`"
-        return Undone(row.id, row.tool, "in_doubt", name, detail)
+    async with order.staging.turn(row.agent, f"{key}-undo") as turn:
+        performed = await perform.perform(tool, checked, context=context, sandbox=turn)
+        try:
+            seen = await turn.gather()
+        except (Conflict, SandboxError) as untold:
+            return Undone(row.id, row.tool, "failed", name, f"nothing of it was kept: {untold}")
+        if performed.unclear and not tool.contract.idempotent and not (turn.loose and not turn.asked):
+            detail = f"its undoing did not answer; look, then `midwatch resolve {key}`"
+            return Undone(row.id, row.tool, "in_doubt", name, detail)
+        return _finish(order, row, tool, checked, performed, seq, turn, seen)
+
+
+def _finish(
+    order: _Order,
+    row: EffectRow,
+    tool: Tool[..., Any],
+    checked: arguments.Checked,
+    performed: perform.Performed,
+    seq: int,
+    turn: Turn,
+    seen: Observed | None,
+) -> Undone:
+    """Write down what became of a compensation."""
+    name, place, key = tool.contract.name, order.place, _key(row, tool)
     clean, _ = place.scrub.value(performed.value)
 
-    def finish(tx: Tx) -> bool:
+    def finish(tx: Tx) -> tuple[bool, int]:
         sealed = envelope.seal(
             tool,
             checked,
@@ -165,12 +190,16 @@ async def _carry_out(order: _Order, row: EffectRow, tool: Tool[..., Any], values
         )
         blob = tx.blobs.put(orjson.dumps(sealed.to_json()))
         data = {"effect": row.id, "by_effect": key, "tool": name, "ok": sealed.ok, "result_blob": blob}
+        if seen is not None:
+            data["observed"] = seen.to_json(tx.blobs.put(seen.manifest))
         event = EventDraft("effect.undone", row.run, order.at_us, data, agent=row.agent, task=_TASK, causes=(seq,))
-        tx.effects.finish(key, epoch=order.epoch, result=blob, at_us=order.at_us, seq=tx.ledger.append(event))
+        done = tx.ledger.append(event)
+        tx.effects.finish(key, epoch=order.epoch, result=blob, at_us=order.at_us, seq=done)
         tx.runs.add_spend(row.run, {"tool_calls": 1})
-        return sealed.ok
+        return sealed.ok, done
 
-    ok = order.store.write(finish, durable=True)
+    ok, done = order.store.write(finish, durable=True)
+    turn.keep(done, key, name, seen)
     code = performed.error.code if performed.error is not None else "it broke its own contract"
     return Undone(row.id, row.tool, "undone" if ok else "failed", name, "" if ok else code)
 

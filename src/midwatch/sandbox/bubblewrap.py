@@ -23,8 +23,9 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,7 +34,7 @@ import anyio.to_thread
 
 from midwatch.config.specs import SandboxLimits
 from midwatch.errors import SandboxError
-from midwatch.sandbox import cgroups, launcher, overlay, seccomp
+from midwatch.sandbox import cgroups, launcher, replay, seccomp
 from midwatch.sandbox.celled import CelledSandbox, Network, Parts
 from midwatch.sandbox.fanotify import Listener
 from midwatch.sandbox.layers import Layer
@@ -47,6 +48,8 @@ __all__ = ["BubblewrapBackend", "LauncherClient", "find_bwrap", "runtime_folder"
 _FIRST_USER: Final = 0x70000000
 _USERS: Final = 65_536
 """User ids that no system gives to people or services: systemd's containers end below, the signed range ends above."""
+_COARSE: Final = 5
+"""CLOCK_REALTIME_COARSE, by which Linux stamps files."""
 _READY_S: Final = 20.0
 _ANSWER_S: Final = 30.0
 _GREETING_S: Final = 20.0
@@ -111,7 +114,9 @@ class LauncherClient:
         answer, _ = self._receive(_READY_S)
         if "ready" not in answer:
             self.close()
-            raise SandboxError(f"file views cannot be mounted here: {answer.get('error')}; `midwatch doctor` says what is missing")
+            raise SandboxError(
+                f"file views cannot be mounted here: {answer.get('error')}; `midwatch doctor` says what is missing"
+            )
 
     def ask(self, op: str, *, fds: Sequence[int] = (), **body: Any) -> tuple[dict[str, Any], list[int]]:
         """Send one request; gives the answer and the descriptors that came with it.
@@ -170,8 +175,11 @@ class _User:
         self.id, self._descriptor, self._file = _FIRST_USER + number, descriptor, folder / str(number)
 
     def close(self) -> None:
-        self._file.unlink(missing_ok=True)
-        os.close(self._descriptor)
+        """Give it back. Safe to repeat."""
+        if self._descriptor >= 0:
+            self._file.unlink(missing_ok=True)
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 @dataclass(slots=True)
@@ -244,10 +252,16 @@ class BubblewrapBackend:
     ) -> CelledSandbox:
         """As `Backend.start`."""
         self.refuse(profile.limits)
-        name = f"mw-{secrets.token_hex(6)}"
-        with contextlib.ExitStack() as stack:
-            made = await anyio.to_thread.run_sync(self._made, name, profile, layers, egress, stack)
-            sandbox, log = made
+        name = cgroups.named(f"mw-{secrets.token_hex(4)}")
+        async with contextlib.AsyncExitStack() as outer:
+            client = await anyio.to_thread.run_sync(self._launcher)
+            user = _User() if self.machine.own_user else None
+            if user is not None:
+                outer.callback(user.close)
+            owner = None if user is None else (user.id, user.id)
+            network, sockets = await _attached(client.folder / "net" / name, profile, egress, owner, outer)
+            net = None if network is None or sockets is None else (network, sockets)
+            sandbox, log = await anyio.to_thread.run_sync(self._made, name, profile, layers, user, net, outer)
             try:
                 with anyio.fail_after(_GREETING_S):
                     await sandbox.greet()
@@ -258,7 +272,6 @@ class BubblewrapBackend:
             except BaseException:
                 await sandbox.close()
                 raise
-            stack.pop_all()
         self._open[name] = sandbox
         return sandbox
 
@@ -301,27 +314,30 @@ class BubblewrapBackend:
         name: str,
         profile: SandboxProfile,
         layers: Sequence[Layer],
-        egress: Egress | None,
-        stack: contextlib.ExitStack,
+        user: _User | None,
+        net: tuple[Network, str] | None,
+        outer: contextlib.AsyncExitStack,
     ) -> tuple[CelledSandbox, int]:
         """Mount the view, lay the layers on it, start the cell. What was made is given back when anything fails."""
-        client, own = self._launcher(), self.machine.own_user
-        user = _User() if own else None
+        client = self._launcher()
         owner = None if user is None else (user.id, user.id)
-        if user is not None:
-            stack.callback(user.close)
-        network, sockets = _attached(client.folder / "net" / name, profile, egress, owner, stack)
         root = str(client.base / name)
-        told = plan(profile, self.machine, root=root, sockets=sockets, sys_path=self._sys_path)
-        _, (merged, upper) = client.ask("prepare", name=name, owner=owner or (os.getuid(), os.getgid()), **told.prepare)
-        stack.callback(contextlib.suppress(SandboxError)(lambda: client.ask("stop", name=name)))
-        overlay.apply(merged, layers, owner=owner)
-        group = self._group(name, profile.limits, stack)
-        listener = Listener(merged) if own and profile.observe else None
-        tree = _BySignal(client, name) if group is None else _ByGroup(group)
-        ours, log = self._started(client, name, told.start, owner, group)
-        stack.callback(os.close, log)
-        closing = stack.pop_all()
+        told = plan(profile, self.machine, root=root, sockets=None if net is None else net[1], sys_path=self._sys_path)
+        with contextlib.ExitStack() as stack:
+            if user is not None:  # given back last, when nobody has it any more
+                stack.callback(user.close)
+            began = time.clock_gettime_ns(_COARSE)
+            _, (merged, upper) = client.ask(
+                "prepare", name=name, owner=owner or (os.getuid(), os.getgid()), **told.prepare
+            )
+            stack.callback(_stopped, client, name)
+            replay.apply(merged, layers, owner=owner)
+            group = self._group(name, profile.limits, stack)
+            listener = Listener(merged) if owner is not None and profile.observe else None
+            tree = _BySignal(client, name) if group is None else _ByGroup(group)
+            ours, log = self._started(client, name, told.start, owner, group)
+            stack.callback(os.close, log)
+            inner = stack.pop_all()
         parts = Parts(
             name=name,
             profile=profile,
@@ -330,9 +346,11 @@ class BubblewrapBackend:
             merged=merged,
             upper=upper,
             owner=owner,
-            network=network,
+            began_ns=began,
+            network=None if net is None else net[0],
             listener=listener,
-            close=lambda: self._gone(name, closing),
+            close=lambda: self._gone(name, inner),
+            aclose=outer.pop_all().aclose,
         )
         return CelledSandbox(self.level, parts, told.hello, layers), log
 
@@ -369,6 +387,7 @@ class BubblewrapBackend:
                 fds=(theirs.fileno(), filter_, into),
                 name=name,
                 argv=start["argv"],
+                arguments=start["arguments"],
                 rlimits=rlimits,
                 owner=owner,
                 joins=[] if group is None else [str(path) for path in group.join_files],
@@ -390,22 +409,31 @@ def _emptied(group: cgroups.Group) -> None:
     group.remove()
 
 
-def _attached(
+def _stopped(client: LauncherClient, name: str) -> None:
+    with contextlib.suppress(SandboxError):  # a launcher that is gone has taken everything with it
+        client.ask("stop", name=name)
+
+
+async def _attached(
     folder: Path,
     profile: SandboxProfile,
     egress: Egress | None,
     owner: tuple[int, int] | None,
-    stack: contextlib.ExitStack,
+    stack: contextlib.AsyncExitStack,
 ) -> tuple[Network | None, str | None]:
     """Put the broker's socket into a folder that only this sandbox sees."""
     if egress is None:
         return None, None
-    folder.mkdir(mode=0o700)
     stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    _own_folder(folder, owner)
+    attached: Network = await stack.enter_async_context(egress.attach(folder / "broker.sock", profile, owner))
+    return attached, str(folder)
+
+
+def _own_folder(folder: Path, owner: tuple[int, int] | None) -> None:
+    folder.mkdir(mode=0o700)
     if owner is not None:
         os.chown(folder, *owner)
-    attached: Network = stack.enter_context(egress.attach(folder / "broker.sock", profile, owner))
-    return attached, str(folder)
 
 
 def _said(log: int) -> str:

@@ -103,11 +103,11 @@ class Cell:
         self._selector.register(self._wake, selectors.EVENT_READ, self._woken)
         while True:
             for key, mask in self._selector.select():
-                key.data(key, mask)
+                key.data(mask)
                 if self._child is not None and self._child.end is not None:
                     self._finish(self._child)
 
-    def _request(self, _key: selectors.SelectorKey, _mask: int) -> None:
+    def _request(self, _mask: int) -> None:
         request = self._receive()
         kind = request["kind"]
         if kind == "cut":
@@ -118,7 +118,9 @@ class Cell:
         elif kind == "shell":
             self._shell(request)
         elif self._child is not None:
-            self._send({"id": request["id"], "status": "crashed", "detail": "another call is under way", "began": False})
+            self._send(
+                {"id": request["id"], "status": "crashed", "detail": "another call is under way", "began": False}
+            )
         else:
             self._begin(request)
 
@@ -133,7 +135,9 @@ class Cell:
             for pair in ends.values():
                 os.close(pair[0])
                 os.close(pair[1])
-            self._send({"id": child.id, "status": "crashed", "detail": f"no process: {refused.strerror}", "began": False})
+            self._send(
+                {"id": child.id, "status": "crashed", "detail": f"no process: {refused.strerror}", "began": False}
+            )
             return
         if child.pid == 0:
             self._perform(request, ends)
@@ -146,8 +150,8 @@ class Cell:
             self._selector.register(ours, event, self._feed if name == "stdin" else self._reader(name))
         self._child = child
 
-    def _reader(self, name: str) -> Callable[[selectors.SelectorKey, int], None]:
-        def read(_key: selectors.SelectorKey, _mask: int) -> None:
+    def _reader(self, name: str) -> Callable[[int], None]:
+        def read(_mask: int) -> None:
             child = self._child
             if child is None:
                 return
@@ -162,7 +166,7 @@ class Cell:
 
         return read
 
-    def _feed(self, _key: selectors.SelectorKey, _mask: int) -> None:
+    def _feed(self, _mask: int) -> None:
         child = self._child
         if child is None:
             return
@@ -180,7 +184,7 @@ class Cell:
             self._selector.unregister(descriptor)
             os.close(descriptor)
 
-    def _woken(self, _key: selectors.SelectorKey, _mask: int) -> None:
+    def _woken(self, _mask: int) -> None:
         """A child ended. What it and its children still hold open says nothing any more."""
         with contextlib.suppress(BlockingIOError):
             self._wake.recv(_CHUNK)
@@ -263,7 +267,7 @@ class Cell:
                 self._leave()
                 os.chdir(request["cwd"])
                 _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
-                os.execvpe(request["argv"][0], request["argv"], {**os.environ, **request["env"]})  # noqa: S606
+                os.execvpe(request["argv"][0], request["argv"], {**os.environ, **request["env"]})
             os._exit(126)
         size = struct.pack("HHHH", request["rows"], request["columns"], 0, 0)
         fcntl.ioctl(master, termios.TIOCSWINSZ, size)
@@ -340,7 +344,7 @@ def _wakeups() -> socket.socket:
 
 
 def _text(descriptor: int) -> Any:
-    return open(descriptor, "w", encoding="utf-8", errors="replace", buffering=_CHUNK, closefd=False)  # noqa: PTH123, SIM115
+    return open(descriptor, "w", encoding="utf-8", errors="replace", buffering=_CHUNK, closefd=False)
 
 
 def _write(descriptor: int, data: bytes) -> None:
@@ -353,7 +357,7 @@ def _become(request: Mapping[str, Any], answer: int) -> None:
     """Become a program. Its end is all it answers, unless it never begins."""
     try:
         os.chdir(request["cwd"])
-        os.execvpe(request["argv"][0], request["argv"], {**os.environ, **request["env"]})  # noqa: S606 - there is no shell
+        os.execvpe(request["argv"][0], request["argv"], {**os.environ, **request["env"]})
     except OSError as problem:
         _write(answer, f"`{request['argv'][0]}` cannot be started: {problem.strerror}".encode())
         os._exit(126)

@@ -13,7 +13,7 @@ import base64
 import contextlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -25,12 +25,13 @@ from midwatch.config.specs import SandboxLimits
 from midwatch.errors import SandboxError
 from midwatch.sandbox import layers as layering
 from midwatch.sandbox import overlay
+from midwatch.sandbox.cgroups import Group
 from midwatch.sandbox.effects import Change, Request
 from midwatch.sandbox.fanotify import Listener
 from midwatch.sandbox.layers import Layer
 from midwatch.sandbox.link import Broken, Link
 from midwatch.sandbox.port import RunResult, SandboxResult, Stats
-from midwatch.sandbox.profile import INSIDE, SandboxProfile, merged
+from midwatch.sandbox.profile import DEFAULT_LIMITS, INSIDE, SandboxProfile, merged
 
 __all__ = ["CelledSandbox", "Network", "Parts", "Tree"]
 
@@ -63,6 +64,10 @@ class Tree(Protocol):
 class Network(Protocol):
     """What stands at the other end of the sandbox's socket."""
 
+    async def settle(self) -> None:
+        """Return when nothing is under way any more."""
+        ...
+
     def requests(self) -> tuple[Request, ...]:
         """Give what was tried since the last time."""
         ...
@@ -79,7 +84,8 @@ class Parts:
     Attributes:
         merged, upper: descriptors of the workspace as seen inside, and of what changes in it. They are closed with the sandbox.
         owner: user and group of the files inside, on this machine; None where they are this process's own.
-        close: gives back processes, mounts, groups and folders.
+        began_ns: when the workspace was first seen, by the clock that files are stamped by.
+        close: gives back processes, mounts and groups, on any thread. aclose: then what lives on the loop, and the user.
     """
 
     name: str
@@ -89,9 +95,11 @@ class Parts:
     merged: int
     upper: int
     owner: tuple[int, int] | None
+    began_ns: int
     network: Network | None
     listener: Listener | None
     close: Callable[[], None]
+    aclose: Callable[[], Awaitable[None]]
 
 
 class CelledSandbox:
@@ -102,10 +110,18 @@ class CelledSandbox:
     def __init__(self, level: str, parts: Parts, hello: Mapping[str, Any], layers: Sequence[Layer]) -> None:
         self.level, self.name = level, parts.name
         self._parts, self._hello = parts, hello
-        self._earlier: dict[str, Change] = dict(layering.fold(layers))
+        self._layers = list(layers)
+        self._read: set[str] = set()
+        self._executed: set[str] = set()
+        self._lost = False
         self._lock: asyncio.Lock | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._dead, self._closed, self._paused = False, False, False
+
+    @property
+    def group(self) -> Group | None:
+        """The control group that holds its processes, where there is one."""
+        return getattr(self._parts.tree, "group", None)
 
     async def greet(self) -> None:
         """Await the cell's greeting, then stop the tree until the first call.
@@ -191,32 +207,47 @@ class CelledSandbox:
         async with self._turn():
             if not self._dead:
                 self._parts.tree.freeze()
+            if self._parts.network is not None:
+                await self._parts.network.settle()
             return await anyio.to_thread.run_sync(self._gathered, into)
 
     def _gathered(self, into: Path) -> Layer:
         parts = self._parts
         requests = () if parts.network is None else parts.network.requests()
-        bodies = {} if parts.network is None else dict(parts.network.bodies())
+        if self._lost:
+            self._dead = True
+            raise SandboxError("what was read in the sandbox cannot be told any more: events were lost")
+        limit = parts.profile.limits.disk or DEFAULT_LIMITS.disk or 0
         try:
-            changes, contents = overlay.diff(
-                parts.upper, parts.profile.workspace, earlier=self._earlier, limit=parts.profile.limits.disk or 0
+            changes, spool = overlay.diff(
+                parts.upper,
+                parts.profile.workspace,
+                earlier=layering.fold(self._layers),
+                spool=layering.Spool(into.parent, max_bytes=2 * limit),
+                limit=limit,
+                userxattr=parts.owner is None,
+                began_ns=parts.began_ns,
             )
-            seen = () if parts.listener is None else self._observed(parts.listener, {change.path for change in changes})
-            if not (changes or seen or requests):
-                return Layer()
-            layer = layering.write(into, (*changes, *seen), requests, contents, bodies)
+            try:
+                bodies = {} if parts.network is None else parts.network.bodies()
+                layer = layering.write(into, (*changes, *self._observed(changes)), requests, spool, bodies)
+            finally:
+                spool.close()
         except OSError as problem:
             raise SandboxError(f"what the sandbox changed cannot be read: {problem}") from problem
-        self._earlier = dict(layering.fold([layer], base=self._earlier))
+        self._layers.append(layer)
         return layer
 
-    def _observed(self, listener: Listener, changed: set[str]) -> tuple[Change, ...]:
-        seen = listener.take()
-        if seen.lost or not listener.alive():
-            self._dead = True
-            raise SandboxError("what the sandbox read cannot be told any more: its listener lost events, so nothing of it counts")
-        found = [Change("executed", path, "file") for path in sorted(seen.executed)]
-        return (*found, *(Change("read", path, "file") for path in sorted(seen.read - seen.executed - changed)))
+    def _observed(self, changes: Sequence[Change]) -> tuple[Change, ...]:
+        """Give what was executed, and what was read and not changed. A name that is gone was there when it was opened."""
+        changed = {change.path for change in changes}
+        executed, read = frozenset(self._executed), frozenset(self._read)
+        self._executed.clear()
+        self._read.clear()
+        return (
+            *(Change("executed", path, "file") for path in sorted(executed)),
+            *(Change("read", path, "file") for path in sorted(read - executed - changed)),
+        )
 
     async def pause(self) -> None:
         """As `Sandbox.pause`."""
@@ -246,9 +277,10 @@ class CelledSandbox:
         if not self._closed:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(self.shut)
+                await self._parts.aclose()
 
     def shut(self) -> None:
-        """Give everything back, without a loop. Safe to repeat."""
+        """Give everything back but what lives on a loop. Safe to repeat."""
         if self._closed:
             return
         self._closed = self._dead = True
@@ -279,6 +311,9 @@ class CelledSandbox:
             if self._dead or self._parts.link.broken:
                 raise Broken("the sandbox has ended")
             wall = merged(limits, self._parts.profile.limits).wall_us or timeout_us
+            listener = self._parts.listener
+            if listener is not None:
+                listener.begin()
             if not self._paused:
                 self._parts.tree.thaw()
             try:
@@ -296,6 +331,12 @@ class CelledSandbox:
             await anyio.to_thread.run_sync(self._parts.tree.kill)
         else:
             self._parts.tree.freeze()
+        listener = self._parts.listener
+        if listener is not None:
+            seen = await anyio.to_thread.run_sync(listener.end)
+            self._read |= seen.read
+            self._executed |= seen.executed
+            self._lost = self._lost or seen.lost
 
     def _bounds(self, wanted: SandboxLimits, timeout_us: int) -> dict[str, int | None]:
         bounds = merged(wanted, self._parts.profile.limits)

@@ -8,7 +8,7 @@ early; and the mounts stand in a mount namespace of its own, so that nothing is 
 
     prepare → the view is mounted; descriptors of the merged tree and of what changes in it
     start   → a program in it, under its own user, in its control groups
-    adopt   → a container that an engine started in it; signal, poll, stop
+    adopt   → a container that an engine started in it; signal, poll, stop, sweep
 
 When the socket ends, every sandbox is killed.
 """
@@ -28,14 +28,15 @@ import sys
 from typing import Any, Final
 
 if __name__ == "__main__":
-    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))  # noqa: PTH100, PTH120
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 from midwatch.sandbox import mounts
 
-__all__ = ["CONTROL_FD", "MESSAGE", "SECCOMP_FD", "main"]
+__all__ = ["ARGUMENTS_FD", "CONTROL_FD", "MESSAGE", "SECCOMP_FD", "main"]
 
 CONTROL_FD: Final = 3
 SECCOMP_FD: Final = 4
+ARGUMENTS_FD: Final = 5
 """Where the program that is started finds its descriptors."""
 MESSAGE: Final = 262_144
 """Bytes of the largest message."""
@@ -153,7 +154,7 @@ class Launcher:
     def _bind(self, target: str, source: str, here: tuple[int, ...] | None) -> None:
         """Show a file or folder. `here`: the agent may read it even where its owner alone may."""
         found = os.stat(source)
-        if os.path.isdir(source):  # noqa: PTH112 - pathlib is not loaded here
+        if os.path.isdir(source):
             os.mkdir(target, 0o755)
         else:
             os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
@@ -176,17 +177,26 @@ class Launcher:
             os._exit(127)
         os.close(told)
         with open(failed, "rb") as stream:
-            problem = stream.read(4096)
-        if problem:
+            refused = stream.read(4096)
+        if refused:
             os.waitpid(box.pid, 0)
             box.pid = 0
-            raise OSError(problem.decode())
+            raise OSError(refused.decode())
         return {"pid": box.pid}
 
     def do_adopt(self, request: dict[str, Any], fds: list[int], _back: list[int]) -> dict[str, Any]:
         """Take charge of a program that somebody else started in a view: it is killed when the view goes. Descriptor: its pidfd."""
         box = self._boxes[request["name"]]
         box.groups, box.adopted = list(request["groups"]), os.dup(fds[0])
+        return {}
+
+    def do_sweep(self, request: dict[str, Any], _fds: list[int], _back: list[int]) -> dict[str, Any]:
+        """Take away what is mounted in the folder of a supervisor that is gone, where the namespace is not the launcher's own."""
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+            points = [line.split(" ")[4] for line in file]
+        for point in reversed(points):
+            if point.startswith(request["folder"] + "/"):
+                mounts.detach(point)
         return {}
 
     def do_poll(self, request: dict[str, Any], _fds: list[int], _back: list[int]) -> dict[str, Any]:
@@ -254,7 +264,7 @@ class Launcher:
                     box.status = os.waitstatus_to_exitcode(status)
 
     def _drop(self, box: Box) -> None:
-        codes = os.listdir(box.path("code")) if os.path.isdir(box.path("code")) else []  # noqa: PTH112, PTH208
+        codes = os.listdir(box.path("code")) if os.path.isdir(box.path("code")) else []
         for part in (*(f"code/{number}" for number in codes), "merged", "lower", "store"):
             mounts.detach(box.path(part))
         shutil.rmtree(box.root, ignore_errors=True)
@@ -268,11 +278,14 @@ def _become(request: dict[str, Any], fds: list[int], told: int) -> None:
         with open(path, "w", encoding="ascii") as file:
             file.write("0")
     null = os.open(os.devnull, os.O_RDONLY)
+    arguments = os.memfd_create("arguments")
+    os.write(arguments, b"".join(os.fsencode(word) + b"\0" for word in request["arguments"]))
+    os.lseek(arguments, 0, os.SEEK_SET)
     # Above every place first, so that none is written over before it was moved.
-    high = [fcntl.fcntl(fd, fcntl.F_DUPFD, _HIGH) for fd in (null, output, output, control, seccomp, told)]
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD, _HIGH) for fd in (null, output, output, control, seccomp, arguments, told)]
     for place, descriptor in enumerate(high):
-        os.dup2(descriptor, place, inheritable=place <= SECCOMP_FD)
-    os.closerange(SECCOMP_FD + 2, os.sysconf("SC_OPEN_MAX"))
+        os.dup2(descriptor, place, inheritable=place <= ARGUMENTS_FD)
+    os.closerange(ARGUMENTS_FD + 2, os.sysconf("SC_OPEN_MAX"))
     for name, value in request["rlimits"].items():
         if value is not None:
             resource.setrlimit(_LIMITS[name], (value, value))
@@ -291,7 +304,7 @@ def _become(request: dict[str, Any], fds: list[int], told: int) -> None:
 def _tree(root: int) -> set[int]:
     """Give a process and all that descends from it; who lost its parent has the sandbox's first process as one."""
     children: dict[int, list[int]] = {}
-    for entry in os.listdir("/proc"):  # noqa: PTH208 - pathlib is not loaded here
+    for entry in os.listdir("/proc"):
         if entry.isdigit():
             with contextlib.suppress(OSError, ValueError), open(f"/proc/{entry}/stat", "rb") as file:
                 parent = int(file.read().rpartition(b")")[2].split()[1])

@@ -43,7 +43,9 @@ class Link:
             self.broken = True
             raise
 
-    async def ask(self, body: Mapping[str, Any], *, timeout_us: int, patience_us: int, max_bytes: int) -> dict[str, Any]:
+    async def ask(
+        self, body: Mapping[str, Any], *, timeout_us: int, patience_us: int, max_bytes: int
+    ) -> dict[str, Any]:
         """Send one request and await its answer.
 
         Args:

@@ -91,7 +91,7 @@ def enter_user() -> None:
     uid, gid = os.getuid(), os.getgid()
     _unshare(CLONE_NEWUSER | CLONE_NEWNS)
     for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
-        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:  # noqa: PTH123 - pathlib is not loaded here
+        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
             file.write(text)
     _checked(_libc.mount(b"none", b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None), "make mounts private")
 
@@ -180,7 +180,7 @@ def idmap(there: Owner, here: Owner) -> Iterator[int]:
         if os.read(ready, 1) != b"x":
             raise OSError(errno.EPERM, "a user namespace for mapped mounts was refused")
         for name, pair in (("uid_map", (there[0], here[0])), ("gid_map", (there[1], here[1]))):
-            with open(f"/proc/{child}/{name}", "w", encoding="ascii") as file:  # noqa: PTH123 - as above
+            with open(f"/proc/{child}/{name}", "w", encoding="ascii") as file:
                 file.write(f"{pair[0]} {pair[1]} 1")
         descriptor = os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     finally:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from midwatch.sandbox.launcher import CONTROL_FD, SECCOMP_FD
+from midwatch.sandbox.launcher import ARGUMENTS_FD, CONTROL_FD, SECCOMP_FD
 from midwatch.sandbox.profile import INSIDE, SandboxProfile
 
 __all__ = ["BRIDGE_PORT", "SOCKETS", "UID", "Machine", "Plan", "code_of", "environment", "etc", "plan"]
@@ -28,7 +28,16 @@ BRIDGE_PORT: Final = 8631
 _BIN: Final = "/opt/midwatch/bin"
 _PATH: Final = f"{_BIN}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SHARED_MEMORY: Final = 16 << 20
-_ETC: Final = ("alternatives", "ld.so.cache", "localtime", "ssl/certs", "ca-certificates", "mime.types", "ld.so.conf", "ld.so.conf.d")
+_ETC: Final = (
+    "alternatives",
+    "ld.so.cache",
+    "localtime",
+    "ssl/certs",
+    "ca-certificates",
+    "mime.types",
+    "ld.so.conf",
+    "ld.so.conf.d",
+)
 """What programs need of this machine's `/etc`; none of it says who works here."""
 
 
@@ -52,7 +61,7 @@ class Machine:
     @classmethod
     def here(cls, bwrap: str) -> Machine:
         """Look at this machine."""
-        roots = {}
+        roots: dict[str, str | None] = {}
         for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
             place = Path("/") / name
             if place.is_symlink():
@@ -78,9 +87,7 @@ class Plan:
     hello: dict[str, Any]
 
 
-def plan(
-    profile: SandboxProfile, machine: Machine, *, root: str, sockets: str | None, sys_path: Sequence[str]
-) -> Plan:
+def plan(profile: SandboxProfile, machine: Machine, *, root: str, sockets: str | None, sys_path: Sequence[str]) -> Plan:
     """Write a profile out.
 
     Args:
@@ -99,7 +106,9 @@ def plan(
             "etc": etc(),
         },
         start={
-            "argv": _argv(profile, machine, root, sockets, code),
+            # By a descriptor: the command line of the first process is there to be read by every other one.
+            "argv": [machine.bwrap, "--args", str(ARGUMENTS_FD), "--", *_cell(machine)],
+            "arguments": _arguments(profile, machine, root, sockets, code),
             "rlimits": {
                 "core": 0,
                 "open_files": limits.open_files,
@@ -117,10 +126,14 @@ def plan(
     )
 
 
-def _argv(profile: SandboxProfile, machine: Machine, root: str, sockets: str | None, code: Sequence[Path]) -> list[str]:
-    cell = Path(__file__).with_name("cell.py")
+def _cell(machine: Machine) -> list[str]:
+    return [machine.python, "-I", "-S", str(Path(__file__).with_name("cell.py")), str(CONTROL_FD)]
+
+
+def _arguments(
+    profile: SandboxProfile, machine: Machine, root: str, sockets: str | None, code: Sequence[Path]
+) -> list[str]:
     return [
-        machine.bwrap,
         *("--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"),
         *("--uid", str(UID), "--gid", str(UID), "--hostname", "agent", "--disable-userns"),
         *("--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"),
@@ -142,7 +155,6 @@ def _argv(profile: SandboxProfile, machine: Machine, root: str, sockets: str | N
         *("--bind", f"{root}/merged", INSIDE, "--chdir", INSIDE),
         *("--remount-ro", "/dev", "--remount-ro", "/"),
         *("--seccomp", str(SECCOMP_FD)),
-        *("--", machine.python, "-I", "-S", str(cell), str(CONTROL_FD)),
     ]
 
 
@@ -190,5 +202,3 @@ def environment(profile: SandboxProfile, *, bridged: bool) -> dict[str, str]:
         **proxies,
         **profile.env,
     }
-
-

@@ -100,8 +100,15 @@ class Stats:
 class Tools(Protocol):
     """What performs one call of a tool: a sandbox, or what finds the right one for each call."""
 
-    level: str
-    isolates: bool
+    @property
+    def level(self) -> str:
+        """One word for what it is: `process`, `bubblewrap`, `docker`."""
+        ...
+
+    @property
+    def isolates(self) -> bool:
+        """Whether a hostile tool is kept from the rest of the machine. When False, every reader is told so."""
+        ...
 
     async def call(
         self,
@@ -132,15 +139,12 @@ class Sandbox(Tools, Protocol):
 
     Between calls nothing inside runs: the tree is frozen where the machine can do that, and what a call left behind is killed.
 
-    Attributes:
-        level: `process`, `bubblewrap`, `docker`: one word for `doctor` and the ledger.
-        isolates: whether a hostile tool is kept from the rest of the machine. When False, every reader is told so.
-        name: unique among the living; names the control group, the user, the folder.
     """
 
-    level: str
-    isolates: bool
-    name: str
+    @property
+    def name(self) -> str:
+        """Unique among the living; names the control group, the folder."""
+        ...
 
     async def run(
         self,
@@ -204,8 +208,15 @@ class Egress(Protocol):
 class Backend(Protocol):
     """Makes sandboxes of one kind."""
 
-    level: str
-    isolates: bool
+    @property
+    def level(self) -> str:
+        """One word for what it is."""
+        ...
+
+    @property
+    def isolates(self) -> bool:
+        """Whether its sandboxes keep a hostile tool from the rest of the machine."""
+        ...
 
     async def start(
         self, profile: SandboxProfile, layers: Sequence[Layer] = (), *, egress: Egress | None = None

@@ -23,7 +23,7 @@ import anyio
 
 from midwatch.config.specs import SandboxLimits
 from midwatch.records.envelope import ErrorBody
-from midwatch.sandbox.port import Sandbox
+from midwatch.sandbox.port import Tools
 from midwatch.tools.arguments import Checked
 from midwatch.tools.binding import BadArguments, ToolContext, facts_of
 from midwatch.tools.decorate import Tool
@@ -88,7 +88,7 @@ class Performed:
         return self.may_continue or (self.began and self.error is not None and self.error.code in _UNCLEAR)
 
 
-async def perform(tool: Tool[..., Any], checked: Checked, *, context: PerformContext, sandbox: Sandbox) -> Performed:
+async def perform(tool: Tool[..., Any], checked: Checked, *, context: PerformContext, sandbox: Tools) -> Performed:
     """Perform one call, within the tool's own time.
 
     Returns:
@@ -120,7 +120,7 @@ class _Course:
 
 
 async def _in_sandbox(
-    tool: Tool[..., Any], checked: Checked, context: PerformContext, sandbox: Sandbox, course: _Course
+    tool: Tool[..., Any], checked: Checked, context: PerformContext, sandbox: Tools, course: _Course
 ) -> Outcome:
     contract = tool.contract
     if tool.ref is None:

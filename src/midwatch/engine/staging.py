@@ -1,0 +1,432 @@
+"""Staging: the sandboxes of one run's agents, and what was done in them, call by call.
+
+In:   a run, its ledger, backends and profiles that wiring chose. Out: for each call of a tool the place it acts in, and the layer
+      of what it did there, to be recorded with its result.
+May import: the sandbox's port and types, config, records, errors; store (port). Must not know: contracts, guards, LangGraph.
+
+    turn(agent) → call … → layer (or none: the call's changes are dropped) → keep (in the transaction's wake)
+
+One workspace a run: an agent's sandbox holds what all finished calls of the run before it did. Two agents at once see each other's
+changes from their next call on; of two calls that met at one path, the second is refused and leaves nothing.
+A call that gave no answer leaves nothing, too: its sandbox is closed, and the next call begins where the last finished one ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from midwatch.config.specs import SandboxLimits, SandboxSpec
+from midwatch.errors import Conflict, SandboxError
+from midwatch.records.event import Event
+from midwatch.sandbox import layers as layering
+from midwatch.sandbox.effects import CHANGING, Change, Request
+from midwatch.sandbox.layers import Layer
+from midwatch.sandbox.port import Backend, Egress, Sandbox, SandboxResult, Stats, Tools
+from midwatch.sandbox.profile import SandboxProfile
+from midwatch.store.port import Tx
+
+__all__ = ["Isolation", "Observed", "Peek", "Staged", "Staging", "Turn", "is_confined", "observed", "staged_of"]
+
+_READS: Final = ("GET", "HEAD", "OPTIONS")
+_OUT: Final = ("sent", "failed")
+_PAGE: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Isolation:
+    """Where the tools of each agent act, as wiring chose it.
+
+    Attributes:
+        plain: what performs the calls of agents whose fleet isolates nothing.
+        backends: by their word. specs: by agent; whoever is not in it has `default`. profile: what a spec means for a workspace.
+        egress: the way out for an agent of a run; None where its spec lets nothing out.
+        layers: folder below the home, for what runs did.
+        living: told of every sandbox that begins and ends, so that an operator can see them.
+    """
+
+    plain: Tools
+    backends: Mapping[str, Backend]
+    specs: Mapping[str, SandboxSpec]
+    profile: Callable[[SandboxSpec, Path], SandboxProfile]
+    egress: Callable[[str, SandboxSpec], Egress | None]
+    layers: Path
+    default: SandboxSpec = field(default_factory=SandboxSpec)
+    living: Callable[[str, str, Sandbox, bool], None] = lambda _run, _agent, _sandbox, _begins: None
+
+    def spec(self, agent: str) -> SandboxSpec:
+        """Give what holds for an agent."""
+        return self.specs.get(agent, self.default)
+
+    def backend(self, agent: str) -> Backend | None:
+        """Give what isolates an agent; None: nothing does, as its fleet says in words."""
+        word = self.spec(agent).backend or "bubblewrap"
+        return None if word == "process" else self.backends[word]
+
+    def level(self, agent: str) -> str:
+        """Give one word for the ledger."""
+        backend = self.backend(agent)
+        return self.plain.level if backend is None else backend.level
+
+    def confined(self, agent: str) -> bool:
+        """Say whether nothing that an agent's tools do inside can act outside before it is committed."""
+        return self.backend(agent) is not None and is_confined(self.spec(agent))
+
+
+def is_confined(spec: SandboxSpec) -> bool:
+    """Say whether a spec lets out nothing but reads and what is staged."""
+    return all(rule.stage or (rule.methods and set(rule.methods) <= set(_READS)) for rule in spec.egress)
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """One call's layer, where the ledger has it.
+
+    Attributes:
+        seq: the `finished` event. effect: of the call. agent, tool: whose.
+    """
+
+    seq: int
+    effect: str
+    agent: str
+    tool: str
+    layer: Layer
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What a turn saw, ready for the ledger: the layer, and its manifest as JSON text."""
+
+    layer: Layer
+    manifest: bytes
+
+    def to_json(self, blob: str) -> dict[str, Any]:
+        """Give what the `finished` event keeps; `blob` holds the manifest."""
+        changes = sum(change.op in CHANGING for change in self.layer.changes)
+        file = None if self.layer.file is None else self.layer.file.name
+        data = {"layer": self.layer.digest, "blob": blob, "file": file, "changes": changes}
+        return {**data, "requests": len(self.layer.requests)}
+
+
+def observed(layer: Layer) -> Observed | None:
+    """Make a layer ready for the ledger; None where there is nothing to tell."""
+    if not layer.digest and not layer.requests and not layer.changes:
+        return None
+    body = {
+        "changes": [change.to_json() for change in layer.changes],
+        "requests": [request.to_json() for request in layer.requests],
+    }
+    return Observed(layer, orjson.dumps(body, option=orjson.OPT_SORT_KEYS))
+
+
+def staged_of(tx: Tx, run: str, folder: Path) -> list[Staged]:
+    """Give the layers of a run that are neither committed nor discarded, oldest first.
+
+    `folder` is the run's own, where the layers' files lie; a file that is missing is found missing when its contents are asked for.
+    """
+    found: list[Staged] = []
+    for event in _events(tx, run):
+        if event.kind in ("effects.committed", "effects.discarded"):
+            found = [] if event.data.get("paths") is None else _without(found, set(event.data["paths"]))
+            continue
+        told = event.data.get("observed")
+        if not told:
+            continue
+        body = orjson.loads(tx.blobs.get(told["blob"]) or b"{}")
+        layer = Layer(
+            tuple(Change.from_json(item) for item in body.get("changes", ())),
+            tuple(Request.from_json(item) for item in body.get("requests", ())),
+            told["layer"],
+            None if told["file"] is None else folder / told["file"],
+        )
+        found.append(Staged(event.seq, event.data["effect"], event.agent or "", event.data["tool"], layer))
+    return found
+
+
+def _without(staged: Sequence[Staged], paths: set[str]) -> list[Staged]:
+    """Take committed paths out of what is still staged."""
+    return [
+        replace(item, layer=replace(item.layer, changes=tuple(c for c in item.layer.changes if c.path not in paths)))
+        for item in staged
+    ]
+
+
+def _events(tx: Tx, run: str) -> list[Event]:
+    found: list[Event] = []
+    kinds = ("finished", "effect.undone", "effects.committed", "effects.discarded")
+    while True:
+        page = tx.ledger.read(run=run, after=found[-1].seq if found else 0, limit=_PAGE, kinds=kinds)
+        found += page
+        if len(page) < _PAGE:
+            return found
+
+
+@dataclass(slots=True)
+class _Cell:
+    """An agent's sandbox, how many of the run's layers it holds, and what was asked of the network that no record has yet."""
+
+    sandbox: Sandbox
+    holds: int
+    asked: tuple[Request, ...] = ()
+
+
+@dataclass(slots=True)
+class Staging:
+    """The sandboxes of one run in one process, and the run's layers so far. Made and closed on one event loop."""
+
+    isolation: Isolation
+    run: str
+    workspace: Path
+    staged: list[Staged] = field(default_factory=list)
+    _cells: dict[str, _Cell] = field(default_factory=dict)
+    _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's layers lie."""
+        return self.isolation.layers / self.run
+
+    @contextlib.asynccontextmanager
+    async def turn(self, agent: str, key: str) -> AsyncIterator[Turn]:
+        """Take an agent's sandbox for one call, until its effects are recorded.
+
+        Args:
+            key: names the layer's file.
+        """
+        async with self._locks.setdefault(agent, asyncio.Lock()):
+            turn = Turn(self, agent, key)
+            try:
+                yield turn
+            finally:
+                if turn.loose:  # what was done was not recorded: it did not happen
+                    await self.drop(agent)
+
+    def peek(self, agent: str) -> Peek:
+        """Give what performs calls that only look: what they change is dropped."""
+        return Peek(self, agent)
+
+    def cell(self, agent: str) -> _Cell:
+        """Give the sandbox that a turn has begun in.
+
+        Raises:
+            SandboxError: there is none any more.
+        """
+        cell = self._cells.get(agent)
+        if cell is None:
+            raise SandboxError(f"the sandbox of `{agent}` has ended")
+        return cell
+
+    async def sandbox(self, agent: str) -> Sandbox:
+        """Give the agent's sandbox, with all that the run has done so far in it.
+
+        Raises:
+            SandboxError: there can be none as its profile says.
+        """
+        cell = self._cells.get(agent)
+        if cell is not None:
+            others = any(_changes(item.layer) for item in self.staged[cell.holds :])
+            if not others:
+                cell.holds = len(self.staged)
+                return cell.sandbox
+            await self.drop(agent)
+        isolation, spec = self.isolation, self.isolation.spec(agent)
+        backend = isolation.backend(agent)
+        if backend is None:
+            raise SandboxError(f"agent `{agent}` has no sandbox that could be started")
+        held = len(self.staged)
+        sandbox = await backend.start(
+            isolation.profile(spec, self.workspace),
+            [item.layer for item in self.staged],
+            egress=isolation.egress(agent, spec),
+        )
+        self._cells[agent] = _Cell(sandbox, held)
+        isolation.living(self.run, agent, sandbox, True)
+        return sandbox
+
+    def kept(self, agent: str, item: Staged) -> None:
+        """Add a layer that the ledger has."""
+        cell = self._cells.get(agent)
+        behind = cell is not None and cell.holds == len(self.staged)
+        self.staged.append(item)
+        if cell is not None and behind:
+            cell.holds = len(self.staged)
+
+    def met(self, agent: str, layer: Layer) -> list[str]:
+        """Give the paths of `layer` that other agents' calls changed since this agent's sandbox was brought up to date."""
+        cell = self._cells.get(agent)
+        since = [] if cell is None else [item.layer for item in self.staged[cell.holds :] if item.agent != agent]
+        return layering.conflicts(layer, since)
+
+    async def drop(self, agent: str) -> None:
+        """Close an agent's sandbox; what no layer holds is gone."""
+        cell = self._cells.pop(agent, None)
+        if cell is not None:
+            self.isolation.living(self.run, agent, cell.sandbox, False)
+            await cell.sandbox.close()
+
+    async def stats(self) -> dict[str, Stats]:
+        """Give the kernel's counters of each agent's sandbox."""
+        return {agent: await cell.sandbox.stats() for agent, cell in self._cells.items()}
+
+    async def pause(self) -> None:
+        """Freeze every sandbox of the run."""
+        for cell in self._cells.values():
+            await cell.sandbox.pause()
+
+    async def close(self) -> None:
+        """Close every sandbox of the run."""
+        for agent in list(self._cells):
+            await self.drop(agent)
+
+
+def _changes(layer: Layer) -> bool:
+    return any(change.op in CHANGING for change in layer.changes)
+
+
+@dataclass(slots=True)
+class Turn:
+    """One call's time in its agent's sandbox. It is `Tools`, for whoever performs the call.
+
+    Attributes:
+        loose: something may have been done that no record has. The sandbox is then dropped at the turn's end.
+        answered: the call gave an answer.
+        asked: it asked for something on the network that a repetition would ask for again.
+    """
+
+    staging: Staging
+    agent: str
+    key: str
+    loose: bool = False
+    answered: bool = False
+    asked: bool = False
+
+    @property
+    def level(self) -> str:
+        """One word for the ledger."""
+        return self.staging.isolation.level(self.agent)
+
+    @property
+    def isolates(self) -> bool:
+        """Whether a hostile tool is kept from the rest of the machine."""
+        return self.staging.isolation.backend(self.agent) is not None
+
+    async def call(
+        self,
+        ref: str,
+        arguments: str,
+        *,
+        facts: Mapping[str, Any],
+        limits: SandboxLimits,
+        workdir: Path,
+        timeout_us: int,
+        max_bytes: int,
+    ) -> SandboxResult:
+        """As `Tools.call`. A sandbox that cannot be is a call that did not begin."""
+        tools: Tools = self.staging.isolation.plain
+        if self.isolates:
+            try:
+                tools = await self.staging.sandbox(self.agent)
+            except SandboxError as refused:
+                return SandboxResult("crashed", detail=str(refused), began=False)
+            self.loose = True
+        result = await tools.call(
+            ref,
+            arguments,
+            facts=facts,
+            limits=limits,
+            workdir=workdir,
+            timeout_us=timeout_us,
+            max_bytes=max_bytes,
+        )
+        self.answered = result.status == "answered"
+        return result
+
+    async def gather(self) -> Observed | None:
+        """Read what the call did. Of a call that gave no answer nothing counts but what it asked of the network.
+
+        Raises:
+            Conflict: another agent's call changed the same path meanwhile. Nothing counts.
+            SandboxError: it cannot be told what was done. Nothing counts.
+        """
+        if not self.loose:
+            return None
+        cell = self.staging.cell(self.agent)
+        self.staging.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        layer = await cell.sandbox.effects(self.staging.folder / f"{self.key}.layer")
+        asked, cell.asked = (*cell.asked, *layer.requests), ()
+        self.asked = any(request.method not in _READS and request.outcome in _OUT for request in asked)
+        if not self.answered:
+            return observed(Layer((), asked))
+        met = self.staging.met(self.agent, layer)
+        if met:
+            cell.asked = asked
+            raise Conflict(f"another agent changed {', '.join(f'`{path}`' for path in met[:5])} meanwhile")
+        return observed(replace(layer, requests=asked))
+
+    async def counted(self) -> dict[str, Any]:
+        """Give what the machine counted of the sandbox so far, for the ledger; empty where nothing isolates or counts."""
+        if not self.loose:
+            return {}
+        stats = asdict(await self.staging.cell(self.agent).sandbox.stats())
+        known = {name: value for name, value in stats.items() if value is not None and name != "frozen"}
+        return {"usage": known} if known else {}
+
+    def keep(self, seq: int, effect: str, tool: str, seen: Observed | None) -> None:
+        """Let the run's workspace have what the call did; its record is durable with the call's result."""
+        self.loose = self.loose and not self.answered
+        if seen is not None:
+            self.staging.kept(self.agent, Staged(seq, effect, self.agent, tool, seen.layer))
+
+
+@dataclass(frozen=True, slots=True)
+class Peek:
+    """Performs calls of tools that only look, such as previews; it is `Tools`."""
+
+    staging: Staging
+    agent: str
+
+    @property
+    def level(self) -> str:
+        """One word for the ledger."""
+        return self.staging.isolation.level(self.agent)
+
+    @property
+    def isolates(self) -> bool:
+        """Whether a hostile tool is kept from the rest of the machine."""
+        return self.staging.isolation.backend(self.agent) is not None
+
+    async def call(
+        self,
+        ref: str,
+        arguments: str,
+        *,
+        facts: Mapping[str, Any],
+        limits: SandboxLimits,
+        workdir: Path,
+        timeout_us: int,
+        max_bytes: int,
+    ) -> SandboxResult:
+        """As `Tools.call`; what it asked of the network is recorded with the agent's next call."""
+        async with self.staging.turn(self.agent, "peek") as turn:
+            result = await turn.call(
+                ref,
+                arguments,
+                facts=facts,
+                limits=limits,
+                workdir=workdir,
+                timeout_us=timeout_us,
+                max_bytes=max_bytes,
+            )
+            if turn.loose:
+                cell = self.staging.cell(self.agent)
+                self.staging.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                layer = await cell.sandbox.effects(self.staging.folder / "peek.layer")
+                cell.asked = (*cell.asked, *layer.requests)
+                turn.loose = not turn.answered or _changes(layer)
+            return result

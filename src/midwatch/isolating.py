@@ -1,0 +1,152 @@
+"""Isolating: the part of the wiring that knows which sandboxes there are, and what a fleet's words mean for them.
+
+In:   a fleet, its tools, a home, a workspace. Out: `Isolation`, open for one block.
+May import: as wiring. Must not know: runs, how anything is shown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import sysconfig
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from midwatch.config.fleet import Fleet
+from midwatch.config.specs import SandboxSpec
+from midwatch.errors import InvalidFleet, Problem, SandboxError
+from midwatch.sandbox import cgroups
+from midwatch.sandbox.living import Living, Register
+from midwatch.sandbox.port import Backend, Egress, Sandbox
+from midwatch.sandbox.profile import SandboxProfile, merged
+
+if TYPE_CHECKING:
+    from midwatch.engine.staging import Isolation
+    from midwatch.tools.registry import Registry
+
+__all__ = ["backends_of", "isolation", "profile_of", "sandboxes"]
+
+
+def sandboxes(home: Path) -> Register:
+    """Give the living sandboxes of a home."""
+    return Register(home / "sandboxes")
+
+
+def backends_of(fleet: Fleet, make: Callable[[str], Backend]) -> dict[str, Backend]:
+    """Make every backend that an agent of the fleet needs.
+
+    Raises:
+        InvalidFleet: this machine cannot hold one of them; every one is named, and what to do.
+    """
+    made: dict[str, Backend] = {}
+    problems: list[Problem] = []
+    for name in sorted(fleet.agents):
+        spec = fleet.sandbox_of(name)
+        word = spec.backend or "bubblewrap"
+        if word == "process":
+            continue
+        place = (
+            fleet.where("agents", name, "sandbox") if fleet.agents[name].sandbox is not None else fleet.where("sandbox")
+        )
+        try:
+            if word not in made:
+                made[word] = make(word)
+            refuse = getattr(made[word], "refuse", None)
+            if refuse is not None:
+                refuse(merged(spec.limits))
+        except SandboxError as refused:
+            problem = Problem(place, f"the sandbox of `{name}` cannot be held here: {refused}", "sandbox")
+            if str(problem) not in map(str, problems):
+                problems.append(problem)
+    if problems:
+        raise InvalidFleet(tuple(problems))
+    return made
+
+
+@contextlib.contextmanager
+def isolation(
+    fleet: Fleet,
+    registry: Registry,
+    *,
+    home: Path,
+    env: Mapping[str, str],
+    clock: Callable[[], int],
+    make: Callable[[str], Backend],
+    known: Callable[[str], bool],
+) -> Iterator[Isolation]:
+    """Choose where each agent's tools act. Every sandbox is closed when the block ends.
+
+    Args:
+        make: a backend by its word. known: says whether a text holds a credential.
+    """
+    from midwatch.engine.staging import Isolation  # noqa: PLC0415 - langgraph costs a second
+    from midwatch.sandbox.process import ProcessSandbox  # noqa: PLC0415 - as above
+
+    backends = backends_of(fleet, make)
+    register = sandboxes(home)
+    code = _code(registry)
+
+    def egress(_agent: str, spec: SandboxSpec) -> Egress | None:
+        if not spec.egress:
+            return None
+        from midwatch.sandbox.egress import Broker  # noqa: PLC0415 - only where something may be asked
+
+        return Broker(clock, known=known)
+
+    def living(run: str, agent: str, sandbox: Sandbox, begins: bool) -> None:  # noqa: FBT001 - as the port names it
+        if not begins:
+            register.ended(sandbox.name)
+            return
+        group = getattr(sandbox, "group", None)
+        where = {} if group is None else {key: str(path) for key, path in group.where.items()}
+        supervisor = cgroups.named("supervisor")
+        register.began(Living(sandbox.name, run, agent, sandbox.level, supervisor, clock(), where))
+
+    try:
+        yield Isolation(
+            plain=ProcessSandbox(fleet.sandbox.limits),
+            backends=backends,
+            specs={name: fleet.sandbox_of(name) for name in fleet.agents},
+            profile=lambda spec, workspace: profile_of(spec, workspace, code=code, env=env),
+            egress=egress,
+            layers=home / "layers",
+            default=fleet.sandbox,
+            living=living,
+        )
+    finally:
+        for backend in backends.values():
+            _closed(backend)
+
+
+def profile_of(spec: SandboxSpec, workspace: Path, *, code: tuple[Path, ...], env: Mapping[str, str]) -> SandboxProfile:
+    """Say what a fleet's words mean for a workspace."""
+    return SandboxProfile(
+        workspace=workspace,
+        limits=merged(spec.limits),
+        code=code,
+        mounts=spec.mounts,
+        egress=spec.egress,
+        secrets={name: env[name] for name in spec.secrets if name in env},
+        env=spec.env,
+        image=spec.image,
+        runtime=spec.runtime,
+    )
+
+
+def _code(registry: Registry) -> tuple[Path, ...]:
+    """Give what workers import from: this process's import path and the files of the fleet's tools; never `/`, never a home."""
+    refs = (registry.get(name).ref or "" for name in registry.names())
+    files = {Path(ref.rpartition(":")[0]) for ref in refs if ref.rpartition(":")[0].endswith(".py")}
+    folders = {Path(entry) for entry in sys.path if Path(entry).is_absolute()} | {Path(sysconfig.get_path("purelib"))}
+    too_much = {Path("/"), Path.home(), *Path.home().parents}
+    return tuple(sorted(path for path in files | folders if path.exists() and path.resolve() not in too_much))
+
+
+def _closed(backend: Backend) -> None:
+    """Close a backend from wherever this is: a loop may be running in this thread."""
+    thread = threading.Thread(target=lambda: asyncio.run(backend.close()), name="midwatch-close")
+    thread.start()
+    thread.join()
