@@ -78,6 +78,17 @@ def test_a_gate_on_what_can_never_be_seen_is_refused(folder: Path, observed: str
 
 
 @pytest.mark.req("CONFIG-16")
+@pytest.mark.parametrize(
+    "more", ["keywords: deploy", "label: third_party", "role: {target: v*}", "cost: $1", "reversible: false"]
+)
+def test_a_rule_on_what_was_seen_has_no_key_that_would_be_ignored(folder: Path, more: str) -> None:
+    """What is asked before a call cannot be asked of what was done."""
+    with pytest.raises(InvalidFleet) as caught:
+        _gate(folder, "{watched: true}", f", {more}")
+    assert ["mixed-observed"] == [found.code for found in caught.value.problems]
+
+
+@pytest.mark.req("CONFIG-16")
 def test_a_rule_on_what_was_seen_is_policy(folder: Path) -> None:
     """It changes the digests where it is used, and only there."""
     one, other = _gate(folder, "{watched: true}"), _gate(folder, "{ops: deleted}")

@@ -249,6 +249,10 @@ def _observed(draft: Draft, place: Place, when: WhenFile) -> Iterator[Problem]:
     if of_files and observed.hosts:
         message = "`hosts` is about requests and the other keys about files; write two rules"
         yield draft.problem((*place, "hosts"), message, "mixed-observed")
+    for key in ("keywords", "label", "role", "cost", "reversible"):
+        if getattr(when, key) not in (None, (), {}):
+            message = f"`{key}` is about a call that is to come and `observed` about what was done; write two rules"
+            yield draft.problem((*place[:-1], key), message, "mixed-observed")
     for key in ("ops", "paths", "hosts"):
         yield from _doubles(draft, (*place, key), getattr(observed, key))
     for index, glob in enumerate(observed.paths):

@@ -239,7 +239,9 @@ class WhenFile(Block):
     reversible: bool | None = Field(None, description="Whether the tool can be undone.")
     environment: Globs = Field((), description="Names or globs of the fleet's `environment`.")
     observed: ObservedFile | None = Field(
-        None, description="What the tool's sandbox was seen to do; asked after the call, before its effects are kept."
+        None,
+        description="What the run's sandboxes were seen to do; asked before its changes are committed. Beside it only `tool`, "
+        "`agent`, `effect` and `environment`.",
     )
 
 

@@ -342,7 +342,8 @@ class GateWhen:
         cost: micro-dollars that a call may cost at least. reversible: whether the tool names what undoes it.
         environment: globs of the fleet's environment.
         label: whose words the run has taken in before the action: `request`, and the authors of its tools' results.
-        observed: what the tool's sandbox was seen to do; such a rule is asked about after the call, before its effects are kept.
+        observed: what a call's sandbox was seen to do; such a rule is asked about before the run's changes are committed, and holds
+            only `effect`, `tool`, `agent` and `environment` besides.
     """
 
     effect: tuple[EffectClass, ...] = ()
