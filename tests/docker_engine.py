@@ -1,6 +1,6 @@
 """The engine that tests of the `docker` backend talk to: the one named by DOCKER_HOST, else a private one, started once.
 
-In:   nothing; `from tests.docker_engine import docker_host` makes the fixture known to a test module.
+In:   nothing; `tests/conftest.py` makes the fixture known.
 Out:  `docker_host`, the address of an engine that answers. There is no skipping: without an engine these tests fail.
 """
 

@@ -307,6 +307,7 @@ def _viewed(client: LauncherClient, making: _Making, layers: Sequence[Layer], st
     profile, place = making.profile, making.place
     making.began_ns = time.clock_gettime_ns(_COARSE)
     asked: dict[str, Any] = docker_plan.view(profile, place.owner)
+    stack.callback(shutil.rmtree, place.control, ignore_errors=True)
     _, (making.merged, making.upper) = client.ask("prepare", name=place.name, owner=place.owner, **asked)
     stack.callback(_stopped, client, place.name)
     try:
@@ -326,7 +327,7 @@ def _shut(making: _Making) -> None:
 
 @contextlib.contextmanager
 def _listening(folder: Path, owner: tuple[int, int]) -> Iterator[socket.socket]:
-    """Await one call at `cell.sock` in a new folder; after it the socket's name is gone. The folder stays, empty, for it is mounted."""
+    """Await one call at `cell.sock` in a new folder. After it the socket's name is gone; the folder stays, since it is mounted."""
     folder.mkdir(mode=0o700)
     path = folder / "cell.sock"
     waiting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -41,7 +41,8 @@ _PROGRAMS: Final = (
     "echo expand expr factor false fmt fold head id install join link ln logname ls md5sum mkdir mkfifo mktemp mv nice nl nohup "
     "nproc numfmt od paste pathchk pr printenv printf pwd readlink realpath rm rmdir seq sha1sum sha256sum sha512sum shred shuf "
     "sleep sort split stat stdbuf stty sum sync tac tail tee test timeout touch tr true truncate tsort tty uname unexpand uniq "
-    "unlink users vdir wc whoami yes [ grep egrep fgrep sed awk mawk find xargs tar gzip gunzip zcat diff cmp patch which ps kill setsid flock"
+    "unlink users vdir wc whoami yes [ grep egrep fgrep sed awk mawk find xargs tar gzip gunzip zcat diff cmp patch which ps kill "
+    "setsid flock"
 )
 _LIBRARIES: Final = ("libgcc_s.so.1", "libstdc++.so.6", "libz.so.1")
 """What extension modules may take for granted on any Linux, beside the C library."""
