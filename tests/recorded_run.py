@@ -63,13 +63,15 @@ class _Pen:
         return self.write("decided", "storage", "storage.act", {"call": call, "tool": tool, "stages": stages}, proposed)
 
 
-def record(store: Store, *, status: RunStatus = "waiting", live_until_us: int | None = None) -> None:
+def record(
+    store: Store, *, status: RunStatus = "waiting", live_until_us: int | None = None, workdir: str | None = None
+) -> None:
     """Write the run; with `live_until_us` another process holds it until then."""
 
     def work(tx: Tx) -> None:
         _create(tx, status)
         pen = _Pen(tx)
-        pen.write("run.created", None, None, {"fleet": "nightwatch"})
+        pen.write("run.created", None, None, {"fleet": "nightwatch"} | ({} if workdir is None else {"workdir": workdir}))
         pen.write("node.started", "storage", "storage.think", {})
         wanted = [{"id": "1", "name": "host.disks", "arguments": '{"mount": "/data"}'}]
         asked = pen.ask("storage", "storage.think", "Which disks fill up?", "", wanted, "11" * 8)

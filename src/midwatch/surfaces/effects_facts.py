@@ -1,0 +1,230 @@
+"""Facts of effects for whoever shows them: what each call of a run was seen to do, and what became of it.
+
+In:   a store, a run, the folder with the run's layers. Out: steps in the order of the ledger; diffs of texts.
+May import: sandbox's effects, layers and beneath, records, store (port). Must not know: how it is shown, who may commit.
+Why from the events and not from the layer files: the ledger is chained, a file can be lost; only contents are read from files.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import orjson
+
+from midwatch.errors import SandboxError
+from midwatch.records.event import Event
+from midwatch.sandbox.beneath import open_at, open_root
+from midwatch.sandbox.effects import CHANGING, Change, Request, raw
+from midwatch.sandbox.layers import Layer, contents_of, open_content
+from midwatch.store.port import Store, Tx
+
+__all__ = ["Diff", "State", "Step", "as_json", "diffs", "steps"]
+
+State = Literal["staged", "committed", "discarded"]
+
+MOST: Final = 256 << 10
+"""Longest text that is compared, bytes."""
+_KINDS: Final = ("finished", "effect.undone", "effects.committed", "effects.discarded")
+_PAGE: Final = 1000
+_ENDS: Final[Mapping[str, State]] = {"effects.committed": "committed", "effects.discarded": "discarded"}
+
+
+@dataclass(slots=True)
+class Step:
+    """What one call was seen to do. `states` and `sent` change while later events are read.
+
+    Attributes:
+        seq: of the `finished` event, or of `effect.undone`. effect: journal id. undoes: whether it took an effect back.
+        usage: the machine's counters of the sandbox, as of then.
+        states: by path, of what changed. sent: what became of requests that were staged.
+    """
+
+    seq: int
+    at_us: int
+    node: str | None
+    step: int | None
+    agent: str
+    tool: str
+    effect: str
+    ok: bool
+    undoes: bool
+    layer: Layer
+    usage: Mapping[str, int]
+    states: dict[str, State] = field(default_factory=dict)
+    sent: State = "staged"
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """What changed within one text. `lines` empty where `why` says that there is nothing to compare."""
+
+    path: str
+    lines: tuple[str, ...] = ()
+    why: str = ""
+
+
+def steps(store: Store, run: str, folder: Path) -> list[Step]:
+    """Give every call of a run that was seen to do something, oldest first."""
+    return store.read(lambda tx: _steps(tx, run, folder))
+
+
+def _steps(tx: Tx, run: str, folder: Path) -> list[Step]:
+    found: list[Step] = []
+    for event in _events(tx, run):
+        state = _ENDS.get(event.kind)
+        if state is not None:
+            _settle(found, state, event.data.get("paths"))
+        elif event.data.get("observed"):
+            found.append(_step(tx, event, folder))
+    return found
+
+
+def _events(tx: Tx, run: str) -> Iterator[Event]:
+    after = 0
+    while page := tx.ledger.read(run=run, after=after, limit=_PAGE, kinds=_KINDS):
+        yield from page
+        after = page[-1].seq
+
+
+def _settle(found: Sequence[Step], state: State, paths: Sequence[str] | None) -> None:
+    """Mark what was still staged; `paths` None: all of it."""
+    wanted = None if paths is None else set(paths)
+    for step in found:
+        for path, before in step.states.items():
+            if before == "staged" and (wanted is None or path in wanted):
+                step.states[path] = state
+        if wanted is None and step.sent == "staged":
+            step.sent = state
+
+
+def _step(tx: Tx, event: Event, folder: Path) -> Step:
+    told = event.data["observed"]
+    body = orjson.loads(tx.blobs.get(told["blob"]) or b"{}")
+    layer = Layer(
+        tuple(Change.from_json(item) for item in body.get("changes", ())),
+        tuple(Request.from_json(item) for item in body.get("requests", ())),
+        told["layer"],
+        None if told["file"] is None else folder / told["file"],
+    )
+    return Step(
+        seq=event.seq,
+        at_us=event.at_us,
+        node=event.node,
+        step=event.step,
+        agent=event.agent or "",
+        tool=event.data.get("tool", ""),
+        effect=event.data.get("effect", ""),
+        ok=bool(event.data.get("ok")),
+        undoes=event.kind == "effect.undone",
+        layer=layer,
+        usage=event.data.get("usage", {}),
+        states={change.path: "staged" for change in layer.changes if change.op in CHANGING},
+    )
+
+
+def as_json(step: Step) -> dict[str, Any]:
+    """Give a step as JSON."""
+    return {
+        "event": step.seq,
+        "at_us": step.at_us,
+        "node": step.node,
+        "step": step.step,
+        "agent": step.agent,
+        "tool": step.tool,
+        "effect": step.effect,
+        "ok": step.ok,
+        "undoes": step.undoes,
+        "layer": step.layer.digest,
+        "usage": dict(step.usage),
+        "changes": [
+            change.to_json() | ({"state": step.states[change.path]} if change.op in CHANGING else {})
+            for change in step.layer.changes
+        ],
+        "requests": [
+            request.to_json() | ({"state": step.sent} if request.outcome == "staged" else {})
+            for request in step.layer.requests
+        ],
+    }
+
+
+def diffs(found: Sequence[Step], step: Step, workspace: Path | None) -> Iterator[Diff]:
+    """Compare what a step changed with what it found, text by text.
+
+    Args:
+        workspace: where contents from before the run are, as long as nobody has changed them since.
+    """
+    held = _held([item.layer for item in found])
+    for change in step.layer.changes:
+        if change.op in ("created", "modified", "deleted") and change.kind == "file":
+            yield _diff(change, held, workspace)
+
+
+def _held(layers: Sequence[Layer]) -> dict[str, Layer]:
+    """Say which layer holds a content; a file that is lost holds none."""
+    there: dict[str, Layer] = {}
+    for layer in layers:
+        try:
+            there |= contents_of([layer])
+        except (OSError, SandboxError):
+            continue
+    return there
+
+
+def _diff(change: Change, held: Mapping[str, Layer], workspace: Path | None) -> Diff:
+    old = "" if change.op == "created" else _text(change, change.before, held, workspace)
+    new = "" if change.op == "deleted" else _text(change, change.sha256, held, workspace)
+    if old is None or new is None:
+        return Diff(change.path, why="its content is no text, too long, or not kept any more")
+    before = "/dev/null" if change.op == "created" else f"a/{change.path}"
+    after = "/dev/null" if change.op == "deleted" else f"b/{change.path}"
+    lines = difflib.unified_diff(old.splitlines(), new.splitlines(), before, after, lineterm="")
+    return Diff(change.path, tuple(lines))
+
+
+def _text(change: Change, sha256: str | None, held: Mapping[str, Layer], workspace: Path | None) -> str | None:
+    data = None if sha256 is None else _content(change, sha256, held, workspace)
+    if data is None or len(data) > MOST or b"\x00" in data:
+        return None
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+def _content(change: Change, sha256: str, held: Mapping[str, Layer], workspace: Path | None) -> bytes | None:
+    """Find a content by its digest: in a layer, else in the workspace as it is now; at most a little more than is compared."""
+    if sha256 == hashlib.sha256(b"").hexdigest():
+        return b""
+    if sha256 in held:
+        try:
+            with open_content(held[sha256], sha256) as stream:
+                return stream.read(MOST + 1)
+        except (OSError, SandboxError):
+            return None
+    if workspace is None:
+        return None
+    data = _beneath(workspace, raw(change.path))
+    return data if data is not None and hashlib.sha256(data).hexdigest() == sha256 else None
+
+
+def _beneath(workspace: Path, name: bytes) -> bytes | None:
+    """Read a plain file below the workspace, through no link: the name is one that an agent chose."""
+    try:
+        root = open_root(workspace)
+    except (OSError, SandboxError):
+        return None
+    try:
+        with os.fdopen(open_at(root, name, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:
+            plain = stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+            return stream.read(MOST + 1) if plain else None
+    except (OSError, SandboxError):
+        return None
+    finally:
+        os.close(root)
