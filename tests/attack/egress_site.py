@@ -140,7 +140,7 @@ class Site:
 
     folder: Path
     rules: tuple[EgressRule, ...] = ()
-    secrets: dict[str, str] = field(default_factory=dict)
+    secrets: dict[str, str] = field(default_factory=dict, repr=False)
     owner: tuple[int, int] | None = None
     api: Api | None = None
     limits: EgressLimits = field(default_factory=EgressLimits)

@@ -198,7 +198,9 @@ class Attachment:
         """Wait until nothing is under way; what still is after that time is cut, and recorded as failed."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_us / 1e6):
-                await self._quiet.wait()
+                for _ in range(3):  # what has arrived and was not read yet begins in between
+                    await self._quiet.wait()
+                    await asyncio.sleep(0)
         await self._cut(list(self._busy))
 
     async def _cut(self, tasks: Sequence[asyncio.Task[Any]]) -> None:
@@ -215,7 +217,8 @@ class Attachment:
         if self._server is not None:
             self._server.close()
         await self._cut(list(self._tasks))
-        self._path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # its folder may be gone already, or hold something that was never ours
+            self._path.unlink()
 
     def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if not _is_owner(writer, self._owner):

@@ -2,12 +2,14 @@
 
 In:   attempts as they begin and end. Out: `Request` records, in the order they were tried; bodies by digest.
 May import: effects, secrets (to leave them out), wire's limits. Must not know: sockets, rules.
+Attempts are written on the broker's loop and may be taken from another thread, so both happen under one lock.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,17 +43,20 @@ class Room:
 
     def __init__(self, most: int) -> None:
         self._most, self._used = most, 0
+        self._lock = threading.Lock()
 
     def take(self, count: int) -> bool:
         """Say whether that many more may be kept; they are counted then."""
-        if self._used + count > self._most:
-            return False
-        self._used += count
-        return True
+        with self._lock:
+            if self._used + count > self._most:
+                return False
+            self._used += count
+            return True
 
     def give(self, count: int) -> None:
         """Count what is no longer kept."""
-        self._used -= count
+        with self._lock:
+            self._used -= count
 
     @contextlib.contextmanager
     def lease(self) -> Iterator[Callable[[int], bool]]:
@@ -103,6 +108,7 @@ class Book:
     ) -> None:
         self._clock, self._vault, self._path, self._record, self._room = clock, vault, path, record, room
         self._most = limits.records
+        self._lock = threading.Lock()
         self._entries: list[Entry] = []
         self._beyond, self._last_us = 0, 0
         self._fresh: dict[str, bytes] = {}
@@ -110,12 +116,13 @@ class Book:
 
     def begin(self, method: str, host: str, port: int | None, path: str) -> Entry | None:
         """Write down that something is tried; None when the book is full, which refuses it."""
-        if len(self._entries) >= self._most:
-            self._beyond += 1
-            return None
-        entry = Entry(Request(self._now(), self._plain(method), self._plain(host), port or 0, self._plain(path)))
-        self._entries.append(entry)
-        return entry
+        with self._lock:
+            if len(self._entries) >= self._most:
+                self._beyond += 1
+                return None
+            entry = Entry(Request(self._now(), self._plain(method), self._plain(host), port or 0, self._plain(path)))
+            self._entries.append(entry)
+            return entry
 
     def _now(self) -> int:
         # Two attempts never share a moment: what is staged is known by it when it is sent.
@@ -142,17 +149,12 @@ class Book:
 
     def end(self, entry: Entry, outcome: Outcome, reason: str = "", **facts: Any) -> None:
         """Write down how it ended; only the first time counts."""
-        if entry.done:
-            return
-        entry.done = True
-        entry.request = replace(
-            entry.request,
-            outcome=outcome,
-            reason=self._plain(reason),
-            sent=entry.sent,
-            received=entry.received,
-            **facts,
-        )
+        with self._lock:
+            if entry.done:
+                return
+            told = {"outcome": outcome, "reason": self._plain(reason), "sent": entry.sent, "received": entry.received}
+            entry.request = replace(entry.request, **{**told, **facts})
+            entry.done = True
 
     async def stage(self, entry: Entry, url: str, headers: tuple[tuple[str, str], ...], body: bytes) -> str:
         """Keep a request for the commit; give its body's digest.
@@ -161,29 +163,32 @@ class Book:
             Refused: there is no room, or it could not be recorded.
         """
         digest = hashlib.sha256(body).hexdigest()
-        fresh = digest not in self._fresh
-        if fresh and not self._room.take(len(body)):
+        if not self._room.take(len(body)):
             raise Refused("the broker keeps as many staged bytes for this sandbox as it may; commit or discard first")
         try:
             await self._durable(replace(entry.request, outcome="staged", url=url, headers=headers, body=digest))
         except BaseException:
-            if fresh:
-                self._room.give(len(body))
+            self._room.give(len(body))
             raise
-        self._fresh[digest] = body
+        with self._lock:
+            twice = digest in self._fresh
+            self._fresh[digest] = body
+        if twice:
+            self._room.give(len(body))
         self.end(entry, "staged", url=url, headers=headers, body=digest)
         return digest
 
     def requests(self) -> tuple[Request, ...]:
         """Give what has ended since the last time; with one line for all that was beyond the bound."""
-        ended = [entry.request for entry in self._entries if entry.done]
-        self._entries = [entry for entry in self._entries if not entry.done]
-        if self._beyond:
-            reason = f"{self._beyond} more attempts were refused: {self._most} is the bound between two calls"
-            ended.append(Request(self._now(), "*", "*", 0, outcome="refused", reason=reason))
-            self._beyond = 0
-        self._room.give(sum(map(len, self._handed.values())))
-        self._handed, self._fresh = self._fresh, {}
+        with self._lock:
+            ended = [entry.request for entry in self._entries if entry.done]
+            self._entries = [entry for entry in self._entries if not entry.done]
+            if self._beyond:
+                reason = f"{self._beyond} more attempts were refused: {self._most} is the bound between two calls"
+                ended.append(Request(self._now(), "*", "*", 0, outcome="refused", reason=reason))
+                self._beyond = 0
+            forgotten, self._handed, self._fresh = self._handed, self._fresh, {}
+        self._room.give(sum(map(len, forgotten.values())))
         return tuple(ended)
 
     def bodies(self) -> Mapping[str, bytes]:

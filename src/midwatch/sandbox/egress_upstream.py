@@ -5,6 +5,7 @@ Out:  `Order`, what may be sent; an answer being streamed, or a connection for a
 May import: rules, secrets, wire's limits; httpx. Must not know: who asked, what is recorded.
 Why resolved here and connected to by address: a name that is asked twice may answer twice (rebinding). The name goes into `Host` and into
 TLS, which proves it. Why a new connection for each request: one that is kept could be taken for another name at the same address.
+Why a filter on httpcore's loggers: at debug level they print an answer's headers, which may hold what `Scan` is there to find.
 Why httpx's transport and not its client: no cookies, no redirects, no proxies from the environment, no retries, nothing decoded.
 """
 
@@ -12,6 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
+import logging
 import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -33,6 +36,17 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 _TRIES: Final = 4
 _URL: Final = re.compile(r"(https?)://([^/?#]*)([^?#]*)(?:\?([^#]*))?\Z", re.IGNORECASE)
 _AUTHORITY: Final = re.compile(r"(.*?)(?::([0-9]{1,5}))?\Z", re.DOTALL)
+
+
+_unlogged: contextvars.ContextVar[bool] = contextvars.ContextVar("unlogged", default=False)
+
+
+def _said(_record: logging.LogRecord) -> bool:
+    return not _unlogged.get()
+
+
+for _name in ("httpcore.connection", "httpcore.http11"):
+    logging.getLogger(_name).addFilter(_said)
 
 
 class Failed(Exception):
@@ -156,7 +170,18 @@ async def ask(
     Raises:
         Failed: there is no answer, or it ends before its end.
     """
-    request = _request(order, headers, body, limits)
+    quiet = _unlogged.set(True)
+    try:
+        async with _asked(_request(order, headers, body, limits), order, addresses, tls) as response:
+            yield response
+    finally:
+        _unlogged.reset(quiet)
+
+
+@contextlib.asynccontextmanager
+async def _asked(
+    request: httpx.Request, order: Order, addresses: Sequence[str], tls: ssl.SSLContext
+) -> AsyncIterator[httpx.Response]:
     pool = httpx.Limits(max_connections=1, max_keepalive_connections=0)
     for place, address in enumerate(addresses, 1):
         request.url = httpx.URL(scheme="https" if order.allow.rule.tls else "http", host=address, port=order.allow.port)
