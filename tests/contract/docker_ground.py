@@ -49,7 +49,7 @@ class Ground:
         names = SandboxLimits.__dataclass_fields__
         limits = replace(DEFAULT_LIMITS, **{name: value for name, value in changes.items() if name in names})
         rest = {name: value for name, value in changes.items() if name not in names}
-        return SandboxProfile(self.workspace, limits=limits, observe=False, **rest)
+        return SandboxProfile(self.workspace, limits=limits, **rest)
 
     @asynccontextmanager
     async def sandbox(self, *layers: Layer, egress: Any = None, **changes: Any) -> AsyncIterator[CelledSandbox]:

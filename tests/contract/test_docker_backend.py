@@ -39,7 +39,7 @@ from midwatch.sandbox.docker import DockerBackend
 from midwatch.sandbox.profile import SandboxProfile
 async def body():
     backend = DockerBackend(host=sys.argv[1])
-    sandbox = await backend.start(SandboxProfile(Path(sys.argv[2]), observe=False))
+    sandbox = await backend.start(SandboxProfile(Path(sys.argv[2])))
     print(backend._client.folder, backend._client._process.pid, sandbox._parts.tree.group.paths[0], flush=True)
     await anyio.sleep(100)
 anyio.run(body)
@@ -95,6 +95,22 @@ def test_a_tool_and_a_program_act_in_one_workspace(ground: Ground, tmp_path: Pat
 
     run(body)
     assert ["base.txt"] == [path.name for path in ground.workspace.iterdir()]
+
+
+@pytest.mark.req("DOCKER-11")
+def test_what_was_read_and_executed_is_seen(ground: Ground) -> None:
+    """By the kernel, across the engine's namespaces; what it took to begin is no call's doing."""
+    (ground.workspace / "tool").write_text("#!/bin/sh\n. ./base.txt\n")
+    (ground.workspace / "tool").chmod(0o755)
+    (ground.workspace / "base.txt").write_text("true\n")
+
+    async def body() -> None:
+        async with ground.sandbox() as sandbox:
+            await said(sandbox, "./tool")
+            layer = await sandbox.effects(ground.layers / "one")
+            assert [("read", "base.txt"), ("executed", "tool")] == [(item.op, item.path) for item in layer.changes]
+
+    run(body)
 
 
 @pytest.mark.req("DOCKER-5")

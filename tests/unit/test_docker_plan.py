@@ -14,6 +14,7 @@ from midwatch.sandbox import docker, docker_api, docker_image, docker_plan, dock
 from midwatch.sandbox.docker_api import Info
 from midwatch.sandbox.docker_image import Image
 from midwatch.sandbox.docker_plan import Place
+from midwatch.sandbox.plan import cell_command
 from midwatch.sandbox.profile import INSIDE, SandboxProfile
 
 PACKAGE = Path(docker_plan.__file__).resolve().parents[1]
@@ -42,13 +43,7 @@ def test_a_profile_is_written_out_as_one_container() -> None:
     host = body.pop("HostConfig")
     assert body == {
         "Image": "midwatch-python:0",
-        "Entrypoint": [
-            "/usr/bin/python3.11",
-            "-I",
-            "-S",
-            f"{PACKAGE}/sandbox/cell.py",
-            "/run/midwatch-control/cell.sock",
-        ],
+        "Entrypoint": cell_command("/usr/bin/python3.11", "/run/midwatch-control/cell.sock"),
         "Cmd": [],
         "Env": [],
         "User": "70001:70001",

@@ -1,7 +1,7 @@
 """Docker: sandboxes whose processes are a container of a Docker engine on this machine.
 
 In:   profiles, layers; an engine's Unix socket. Out: sandboxes of the port.
-May import: docker_api, docker_image, docker_plan, docker_tree, celled, overlay, fanotify; from bubblewrap the launcher's client; anyio.
+May import: docker_api, docker_image, docker_plan, docker_tree, celled, replay, fanotify; from bubblewrap the launcher's client; anyio.
 Must not know: who asks, the ledger.
 What the engine does: the image, namespaces, bounds, the filter of system calls. What it is not asked for: files (the workspace is our
 overlay, mounted in the engine's mount namespace by a launcher of ours), network (there is none), programs (`exec` outlives its
@@ -33,7 +33,7 @@ import anyio
 import anyio.to_thread
 
 from midwatch.errors import SandboxError
-from midwatch.sandbox import docker_plan, overlay
+from midwatch.sandbox import cgroups, docker_plan, replay
 from midwatch.sandbox.bubblewrap import LauncherClient, _attached, _stopped, _User, runtime_folder
 from midwatch.sandbox.celled import CelledSandbox, Network, Parts
 from midwatch.sandbox.docker_api import Engine, Info, discard, socket_of
@@ -104,7 +104,7 @@ class DockerBackend:
         self, profile: SandboxProfile, layers: Sequence[Layer] = (), *, egress: Egress | None = None
     ) -> CelledSandbox:
         """As `Backend.start`."""
-        name = f"mw-{secrets.token_hex(6)}"
+        name = cgroups.named(f"mw-{secrets.token_hex(4)}")
         async with contextlib.AsyncExitStack() as outer, Engine(f"unix://{self._socket}") as engine:
             if problems := refused(await engine.info(), profile):
                 raise SandboxError(f"the Docker engine cannot hold the profile: {'; '.join(problems)}")
@@ -118,6 +118,7 @@ class DockerBackend:
             place = Place(name, str(client.base / name), str(control), sockets, owner, str(client.folder))
             making = _Making(profile, place, image, network)
             with contextlib.ExitStack() as inner:
+                inner.callback(user.close)  # given back last, when nobody has it any more
                 parts = await self._made(engine, client, making, layers, inner, outer)
                 told = docker_plan.hello(profile, image, self._sys_path, bridged=sockets is not None)
                 sandbox = CelledSandbox(self.level, parts, told, layers)
@@ -311,7 +312,7 @@ def _viewed(client: LauncherClient, making: _Making, layers: Sequence[Layer], st
     _, (making.merged, making.upper) = client.ask("prepare", name=place.name, owner=place.owner, **asked)
     stack.callback(_stopped, client, place.name)
     try:
-        overlay.apply(making.merged, layers, owner=place.owner)
+        replay.apply(making.merged, layers, owner=place.owner)
     except BaseException:
         _shut(making)
         raise

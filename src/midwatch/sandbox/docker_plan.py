@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from midwatch.sandbox import seccomp
 from midwatch.sandbox.docker_image import Image
-from midwatch.sandbox.plan import BRIDGE_PORT, SOCKETS, UID, environment, etc
+from midwatch.sandbox.plan import BRIDGE_PORT, SOCKETS, UID, cell_command, environment, etc
 from midwatch.sandbox.profile import INSIDE, SandboxProfile
 
 __all__ = ["CONTROL", "LABEL", "OWNER_LABEL", "Place", "code_of", "container", "hello", "view"]
@@ -99,10 +99,9 @@ def hello(profile: SandboxProfile, image: Image, sys_path: Sequence[str], *, bri
 
 def container(profile: SandboxProfile, place: Place, image: Image) -> dict[str, Any]:
     """Write out the body of `POST /containers/create`."""
-    cell = Path(__file__).with_name("cell.py")
     return {
         "Image": image.name,
-        "Entrypoint": [image.python, "-I", "-S", str(cell), f"{CONTROL}/cell.sock"],
+        "Entrypoint": cell_command(image.python, f"{CONTROL}/cell.sock"),
         "Cmd": [],
         "Env": [],
         "User": f"{place.owner[0]}:{place.owner[1]}",
