@@ -26,6 +26,8 @@ _T = TypeVar("_T")
 WAIT_S = 20
 NOW_US = 1_790_000_000_000_000
 HOST = "api.partner.net"
+KEY = "kb7-0123456789-/+=&-abcdef"
+KEYED = {"X-Service": "Bearer ${secret:KEY}"}
 
 
 @dataclass
@@ -99,6 +101,16 @@ class Host:
         self._server.shutdown()
         self._thread.join(WAIT_S)
         self._server.server_close()
+
+
+def rule(host: Host, **more: Any) -> EgressRule:
+    """Allow one name to lead to a host of these tests."""
+    return EgressRule(more.pop("name", HOST), port=host.port, tls=False, private=more.pop("private", True), **more)
+
+
+def url(host: Host, path: str = "/a") -> str:
+    """Give the address that a client inside asks for."""
+    return f"http://{HOST}:{host.port}{path}"
 
 
 class Inside:

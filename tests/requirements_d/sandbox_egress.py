@@ -15,4 +15,10 @@ REQUIREMENTS: dict[str, str] = {
     "EGRESS-12": "a changing request of a staging rule is sent only on commit, checked again, under a key that stays the same",
     "EGRESS-13": "every attempt is recorded; what cannot be recorded is not sent",
     "EGRESS-14": "a sandbox's socket answers its own user alone",
+    "EGRESS-15": "clients that know proxies by their environment work unchanged",
+    "EGRESS-16": "what is asked of the broker itself is answered by its hook alone, streamed, and its failures tell nothing",
+    "BRIDGE-1": "it listens before anything inside can run, and carries bytes both ways with each end closing for itself",
+    "BRIDGE-2": "what it holds is bounded: a stuck reader stops its writer, connections wait, a broken one ends alone",
+    "BRIDGE-3": "a forked child lets go of it without a trace, and it needs neither threads nor asyncio",
+    "BRIDGE-4": "clients of the usual variables find it",
 }
