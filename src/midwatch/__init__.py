@@ -6,8 +6,7 @@ Why lazy: LangGraph alone takes about a second to import, and `midwatch --help` 
 (PEP 562; the test is `tests/unit/test_project_public_names.py`).
 """
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # as type checkers read it; `typing` itself would be a third of what a sandbox takes to start
 if TYPE_CHECKING:
     from midwatch.config.fleet import Fleet
     from midwatch.engine.kernel import Kernel

@@ -141,10 +141,12 @@ def review(store: Store, gate: str, by: str, *, speaker: Speaker, text: str, at_
 def ended(row: GateRow, run: RunRow) -> bool:
     """Say whether a run's end took its gate with it.
 
+    A run's changes may wait for their commit long after its end.
+
     What is made up outlives the end: whoever answers the real question first lets the run end before they come to it, and a
     refusal then would tell which it was.
     """
-    return run.status == "cancelled" or (run.status == "done" and row.kind != "canary")
+    return run.status == "cancelled" or (run.status == "done" and row.kind not in ("canary", "release"))
 
 
 def expire(tx: Tx, at_us: int) -> None:

@@ -7,9 +7,10 @@ May import: everything right of engine. Must not know: which adapters stand behi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,13 @@ import orjson
 from midwatch.config.fleet import Fleet
 from midwatch.config.guarantees import not_guaranteed
 from midwatch.config.specs import ImportSpec
-from midwatch.engine import rebinding, undo
+from midwatch.engine import rebinding, releasing, undo
 from midwatch.engine.context import RouteRuntime, Scrub, Segment
 from midwatch.engine.delivery import keep_channels
 from midwatch.engine.editing import Edit, edit
 from midwatch.engine.helping import Place
 from midwatch.engine.identity import local, require
+from midwatch.engine.releasing import Released
 from midwatch.engine.runner import LEASE_US, deadline, result_of, run_segment
 from midwatch.engine.staging import Isolation, Staging, staged_of
 from midwatch.engine.undo import Undone
@@ -135,6 +137,59 @@ class Kernel:
             return list(asyncio.run(self._undo(run, epoch, speaker or parts.speaker)))
         finally:
             parts.store.write(lambda tx: tx.fences.release(run, epoch=epoch))
+
+    def commit(
+        self, run: str, *, only: Sequence[str] = (), speaker: Speaker | None = None, reason: str = ""
+    ) -> Released:
+        """Bring what a run did in its sandboxes into its workspace; see `engine.releasing`. Not in a running loop.
+
+        Args:
+            only: globs of paths; empty: all, and the requests that were kept.
+
+        Raises:
+            NotFound: no such run. RunHeld: a live process works on it. Denied: it takes an operator, or people said no.
+            Conflict: the workspace is not as the run found it; nothing was written.
+        """
+        parts = self._parts
+
+        async def work() -> Released:
+            with self._ordered(run, speaker, only, reason) as order:
+                return await releasing.commit(parts.store, parts.fleet, parts.registry, order, parts.isolation.send)
+
+        return asyncio.run(work())
+
+    def discard(self, run: str, *, speaker: Speaker | None = None, reason: str = "") -> int:
+        """Drop what a run did in its sandboxes and nobody has committed; gives how many changes. Raises as `commit`."""
+        with self._ordered(run, speaker, (), reason) as order:
+            return releasing.discard(self._parts.store, order)
+
+    @contextlib.contextmanager
+    def _ordered(
+        self, run: str, speaker: Speaker | None, only: Sequence[str], reason: str
+    ) -> Iterator[releasing.Order]:
+        """Hold a run while what it did is released."""
+        parts = self._parts
+        if parts.store.read(lambda tx: tx.runs.get(run)) is None:
+            raise NotFound(f"no run `{run}` in this home; `midwatch runs ls` lists them")
+        epoch = self._take(run)
+        try:
+            yield releasing.Order(
+                run,
+                self._workspace(run),
+                parts.isolation.layers / run,
+                epoch,
+                speaker or parts.speaker,
+                parts.clock(),
+                tuple(only),
+                reason,
+            )
+        finally:
+            parts.store.write(lambda tx: tx.fences.release(run, epoch=epoch))
+
+    def _workspace(self, run: str) -> Path:
+        """Give the workspace that a run was started in, whatever this process's own is."""
+        events = self._parts.store.read(lambda tx: tx.ledger.read(run=run, kinds=("run.created",), limit=1))
+        return Path(events[0].data["workdir"]) if events else self._parts.workdir
 
     async def _undo(self, run: str, epoch: int, speaker: Speaker) -> Sequence[Undone]:
         parts, staging = self._parts, self._staging(run)
@@ -278,7 +333,7 @@ class Kernel:
     def _staging(self, run: str) -> Staging:
         isolation = self._parts.isolation
         staged = self._parts.store.read(lambda tx: staged_of(tx, run, isolation.layers / run))
-        return Staging(isolation, run, self._parts.workdir, staged)
+        return Staging(isolation, run, self._workspace(run) if run else self._parts.workdir, staged)
 
     def _place(self, staging: Staging, agent: str, key: str) -> Place:
         parts = self._parts

@@ -26,11 +26,11 @@ from langgraph.types import Command, Interrupt, StateSnapshot
 from langsmith import tracing_context
 
 from midwatch.config.specs import TeamSpec
-from midwatch.engine import books, rebinding
+from midwatch.engine import books, rebinding, releasing
 from midwatch.engine.context import Halted, Segment
 from midwatch.engine.foreign import Hosted, host, is_ours
 from midwatch.engine.nodes import Nodes
-from midwatch.errors import BoundReached, FenceLost, MidwatchError, NotGuaranteed, RunHalted, UsageProblem
+from midwatch.errors import BoundReached, Denied, FenceLost, MidwatchError, NotGuaranteed, RunHalted, UsageProblem
 from midwatch.governor import scopes
 from midwatch.graph.saver import Saver
 from midwatch.graph.team import build
@@ -129,8 +129,32 @@ async def _run(seg: Segment, row: RunRow, request: Any, began: int) -> RunResult
     finally:
         with anyio.CancelScope(shield=True):
             await seg.staging.close()
+            stop = await _released(seg, stop)
         result = _end(seg, stop, began)
     return result
+
+
+async def _released(seg: Segment, stop: _Stop) -> _Stop:
+    """Let what a finished run did leave its sandboxes, or drop it, as its fleet says; else it stays staged."""
+    words = {seg.staging.isolation.spec(item.agent).commit for item in seg.staging.staged}
+    if stop.status != "done" or not words or words == {"ask"}:
+        return stop
+    order = releasing.Order(seg.run, seg.staging.workspace, seg.staging.folder, seg.epoch, None, seg.clock())
+    try:
+        if words == {"discard"}:
+            releasing.discard(seg.store, order)
+            return stop
+        if "ask" in words:  # one agent's changes may rest on another's, so they leave together
+            return stop
+        released = await releasing.commit(seg.store, seg.fleet, seg.registry, order, seg.staging.isolation.send)
+    except Denied as refused:
+        return replace(stop, status="denied", code="denied", message=str(refused))
+    except MidwatchError as error:
+        return replace(stop, status="failed", code=type(error).__name__.lower(), message=str(error))
+    if released.gate is None:
+        return stop
+    message = "what the run did waits for a person, before it leaves its sandboxes"
+    return _Stop("waiting", code="waiting", message=message, gates=(released.gate,))
 
 
 def _course(seg: Segment) -> _Course:

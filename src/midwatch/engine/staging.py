@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+import anyio
 import orjson
 
 from midwatch.config.specs import SandboxLimits, SandboxSpec
@@ -28,15 +29,20 @@ from midwatch.records.event import Event
 from midwatch.sandbox import layers as layering
 from midwatch.sandbox.effects import CHANGING, Change, Request
 from midwatch.sandbox.layers import Layer
-from midwatch.sandbox.port import Backend, Egress, Sandbox, SandboxResult, Stats, Tools
-from midwatch.sandbox.profile import SandboxProfile
+from midwatch.sandbox.port import Backend, Egress, RunResult, Sandbox, SandboxResult, Stats, Tools
+from midwatch.sandbox.profile import INSIDE, SandboxProfile
 from midwatch.store.port import Tx
+
+if TYPE_CHECKING:
+    from midwatch.sandbox.egress import Api
 
 __all__ = ["Isolation", "Observed", "Peek", "Staged", "Staging", "Turn", "is_confined", "observed", "staged_of"]
 
 _READS: Final = ("GET", "HEAD", "OPTIONS")
 _OUT: Final = ("sent", "failed")
 _PAGE: Final = 1000
+_BESIDE: Final = "!"
+"""After an agent's name: the sandbox of a program, beside the one of its tools. No agent's name holds it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +52,9 @@ class Isolation:
     Attributes:
         plain: what performs the calls of agents whose fleet isolates nothing.
         backends: by their word. specs: by agent; whoever is not in it has `default`. profile: what a spec means for a workspace.
-        egress: the way out for an agent of a run; None where its spec lets nothing out.
+        egress: the way out for an agent of a run, with what answers its calls to the kernel; None where there is neither.
         layers: folder below the home, for what runs did.
+        send: sends a request of an agent that had been kept, now that it is committed.
         living: told of every sandbox that begins and ends, so that an operator can see them.
     """
 
@@ -55,8 +62,9 @@ class Isolation:
     backends: Mapping[str, Backend]
     specs: Mapping[str, SandboxSpec]
     profile: Callable[[SandboxSpec, Path], SandboxProfile]
-    egress: Callable[[str, SandboxSpec], Egress | None]
+    egress: Callable[[str, SandboxSpec, Api | None], Egress | None]
     layers: Path
+    send: Callable[[str, Request, bytes], Awaitable[Request]]
     default: SandboxSpec = field(default_factory=SandboxSpec)
     living: Callable[[str, str, Sandbox, bool], None] = lambda _run, _agent, _sandbox, _begins: None
 
@@ -193,48 +201,56 @@ class Staging:
         return self.isolation.layers / self.run
 
     @contextlib.asynccontextmanager
-    async def turn(self, agent: str, key: str) -> AsyncIterator[Turn]:
+    async def turn(self, agent: str, key: str, *, api: Api | None = None) -> AsyncIterator[Turn]:
         """Take an agent's sandbox for one call, until its effects are recorded.
 
         Args:
             key: names the layer's file.
+            api: answers what the call asks of the kernel while it runs. Such a call has a sandbox of its own, beside the one that the
+                agent's tools act in meanwhile, and that sandbox ends with it.
         """
-        async with self._locks.setdefault(agent, asyncio.Lock()):
-            turn = Turn(self, agent, key)
+        place = agent if api is None else f"{agent}{_BESIDE}"
+        async with self._locks.setdefault(place, asyncio.Lock()):
+            turn = Turn(self, agent, key, place, api)
             try:
                 yield turn
             finally:
-                if turn.loose:  # what was done was not recorded: it did not happen
-                    await self.drop(agent)
+                if turn.loose or api is not None:  # what was done was not recorded: it did not happen
+                    with anyio.CancelScope(shield=True):
+                        await self.drop(place)
 
     def peek(self, agent: str) -> Peek:
         """Give what performs calls that only look: what they change is dropped."""
         return Peek(self, agent)
 
-    def cell(self, agent: str) -> _Cell:
+    def cell(self, place: str) -> _Cell:
         """Give the sandbox that a turn has begun in.
 
         Raises:
             SandboxError: there is none any more.
         """
-        cell = self._cells.get(agent)
+        cell = self._cells.get(place)
         if cell is None:
-            raise SandboxError(f"the sandbox of `{agent}` has ended")
+            raise SandboxError(f"the sandbox of `{place.removesuffix(_BESIDE)}` has ended")
         return cell
 
-    async def sandbox(self, agent: str) -> Sandbox:
+    async def sandbox(self, agent: str, *, place: str = "", api: Api | None = None) -> Sandbox:
         """Give the agent's sandbox, with all that the run has done so far in it.
+
+        Args:
+            place, api: as a turn has them.
 
         Raises:
             SandboxError: there can be none as its profile says.
         """
-        cell = self._cells.get(agent)
+        place = place or agent
+        cell = self._cells.get(place)
         if cell is not None:
             others = any(_changes(item.layer) for item in self.staged[cell.holds :])
             if not others:
                 cell.holds = len(self.staged)
                 return cell.sandbox
-            await self.drop(agent)
+            await self.drop(place)
         isolation, spec = self.isolation, self.isolation.spec(agent)
         backend = isolation.backend(agent)
         if backend is None:
@@ -243,36 +259,36 @@ class Staging:
         sandbox = await backend.start(
             isolation.profile(spec, self.workspace),
             [item.layer for item in self.staged],
-            egress=isolation.egress(agent, spec),
+            egress=isolation.egress(agent, spec, api),
         )
-        self._cells[agent] = _Cell(sandbox, held)
+        self._cells[place] = _Cell(sandbox, held)
         isolation.living(self.run, agent, sandbox, True)
         return sandbox
 
-    def kept(self, agent: str, item: Staged) -> None:
+    def kept(self, place: str, item: Staged) -> None:
         """Add a layer that the ledger has."""
-        cell = self._cells.get(agent)
+        cell = self._cells.get(place)
         behind = cell is not None and cell.holds == len(self.staged)
         self.staged.append(item)
         if cell is not None and behind:
             cell.holds = len(self.staged)
 
-    def met(self, agent: str, layer: Layer) -> list[str]:
-        """Give the paths of `layer` that other agents' calls changed since this agent's sandbox was brought up to date."""
-        cell = self._cells.get(agent)
-        since = [] if cell is None else [item.layer for item in self.staged[cell.holds :] if item.agent != agent]
+    def met(self, place: str, layer: Layer) -> list[str]:
+        """Give the paths of `layer` that calls in other sandboxes changed since this one was brought up to date."""
+        cell = self._cells.get(place)
+        since = [] if cell is None else [item.layer for item in self.staged[cell.holds :] if item.agent != place]
         return layering.conflicts(layer, since)
 
-    async def drop(self, agent: str) -> None:
+    async def drop(self, place: str) -> None:
         """Close an agent's sandbox; what no layer holds is gone."""
-        cell = self._cells.pop(agent, None)
+        cell = self._cells.pop(place, None)
         if cell is not None:
-            self.isolation.living(self.run, agent, cell.sandbox, False)
+            self.isolation.living(self.run, place.removesuffix(_BESIDE), cell.sandbox, False)
             await cell.sandbox.close()
 
     async def stats(self) -> dict[str, Stats]:
         """Give the kernel's counters of each agent's sandbox."""
-        return {agent: await cell.sandbox.stats() for agent, cell in self._cells.items()}
+        return {place: await cell.sandbox.stats() for place, cell in self._cells.items()}
 
     async def pause(self) -> None:
         """Freeze every sandbox of the run."""
@@ -281,8 +297,8 @@ class Staging:
 
     async def close(self) -> None:
         """Close every sandbox of the run."""
-        for agent in list(self._cells):
-            await self.drop(agent)
+        for place in list(self._cells):
+            await self.drop(place)
 
 
 def _changes(layer: Layer) -> bool:
@@ -294,6 +310,7 @@ class Turn:
     """One call's time in its agent's sandbox. It is `Tools`, for whoever performs the call.
 
     Attributes:
+        place: which of its agent's sandboxes. api: as the turn was given.
         loose: something may have been done that no record has. The sandbox is then dropped at the turn's end.
         answered: the call gave an answer.
         asked: it asked for something on the network that a repetition would ask for again.
@@ -302,6 +319,8 @@ class Turn:
     staging: Staging
     agent: str
     key: str
+    place: str
+    api: Api | None = None
     loose: bool = False
     answered: bool = False
     asked: bool = False
@@ -331,7 +350,7 @@ class Turn:
         tools: Tools = self.staging.isolation.plain
         if self.isolates:
             try:
-                tools = await self.staging.sandbox(self.agent)
+                tools = await self.staging.sandbox(self.agent, place=self.place, api=self.api)
             except SandboxError as refused:
                 return SandboxResult("crashed", detail=str(refused), began=False)
             self.loose = True
@@ -347,6 +366,28 @@ class Turn:
         self.answered = result.status == "answered"
         return result
 
+    async def run(
+        self, argv: Sequence[str], *, stdin: bytes, env: Mapping[str, str], timeout_us: int, max_bytes: int
+    ) -> RunResult:
+        """Run one program to its end. Whether it answered is the caller's to judge, and to say in `answered`."""
+        if not self.isolates:
+            return RunResult("crashed", detail=f"agent `{self.agent}` has no sandbox that a program could run in")
+        try:
+            sandbox = await self.staging.sandbox(self.agent, place=self.place, api=self.api)
+        except SandboxError as refused:
+            return RunResult("crashed", detail=str(refused))
+        self.loose = True
+        bounds = SandboxLimits()  # of the whole sandbox, in its profile
+        return await sandbox.run(
+            argv,
+            limits=bounds,
+            workdir=Path(INSIDE),
+            timeout_us=timeout_us,
+            max_bytes=max_bytes,
+            stdin=stdin,
+            env=env,
+        )
+
     async def gather(self) -> Observed | None:
         """Read what the call did. Of a call that gave no answer nothing counts but what it asked of the network.
 
@@ -356,14 +397,14 @@ class Turn:
         """
         if not self.loose:
             return None
-        cell = self.staging.cell(self.agent)
+        cell = self.staging.cell(self.place)
         self.staging.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         layer = await cell.sandbox.effects(self.staging.folder / f"{self.key}.layer")
         asked, cell.asked = (*cell.asked, *layer.requests), ()
         self.asked = any(request.method not in _READS and request.outcome in _OUT for request in asked)
         if not self.answered:
             return observed(Layer((), asked))
-        met = self.staging.met(self.agent, layer)
+        met = self.staging.met(self.place, layer)
         if met:
             cell.asked = asked
             raise Conflict(f"another agent changed {', '.join(f'`{path}`' for path in met[:5])} meanwhile")
@@ -373,7 +414,7 @@ class Turn:
         """Give what the machine counted of the sandbox so far, for the ledger; empty where nothing isolates or counts."""
         if not self.loose:
             return {}
-        stats = asdict(await self.staging.cell(self.agent).sandbox.stats())
+        stats = asdict(await self.staging.cell(self.place).sandbox.stats())
         known = {name: value for name, value in stats.items() if value is not None and name != "frozen"}
         return {"usage": known} if known else {}
 
@@ -381,7 +422,7 @@ class Turn:
         """Let the run's workspace have what the call did; its record is durable with the call's result."""
         self.loose = self.loose and not self.answered
         if seen is not None:
-            self.staging.kept(self.agent, Staged(seq, effect, self.agent, tool, seen.layer))
+            self.staging.kept(self.place, Staged(seq, effect, self.agent, tool, seen.layer))
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from midwatch.records.effect import Label
 from midwatch.records.gate import Escalate, Need, Terms
 from midwatch.tools.contract import ToolContract
 
-__all__ = ["decide", "labels_of"]
+__all__ = ["decide", "labels_of", "need_of"]
 
 _HARMLESS: Final = ("pure", "read")
 _REQUEST: Final[tuple[Label, ...]] = ("request",)
@@ -55,10 +55,12 @@ def decide(
     found = [
         (place, rule)
         for place, rule in enumerate(fleet.gates)
-        if _applies(fleet, rule.when, contract, agent, arguments) and _labelled(rule.when, labels)
+        if rule.when.observed is None  # those are of what was seen; see `seen`
+        and _applies(fleet, rule.when, contract, agent, arguments)
+        and _labelled(rule.when, labels)
     ]
     if found:
-        needs = tuple(_need(place, rule, at_us) for place, rule in found)
+        needs = tuple(need_of(place, rule, at_us) for place, rule in found)
         channels = tuple(dict.fromkeys(name for _, rule in found for name in rule.channels))
         asked = ", ".join(f"`{need.who}`" for need in needs)
         reason = f"`{contract.name}` is {contract.effect} and needs a yes of {asked}"
@@ -87,7 +89,8 @@ def _labelled(when: GateWhen, labels: Collection[Label]) -> bool:
     return not when.label or any(label in labels for label in when.label)
 
 
-def _need(place: int, rule: GateRule, at_us: int) -> Need:
+def need_of(place: int, rule: GateRule, at_us: int) -> Need:
+    """Give what a rule asks for; `at_us` is now."""
     later = None if rule.escalate is None else Escalate(at_us + rule.escalate.after_us, rule.escalate.to)
     return Need(f"gates[{place}]", rule.ask, rule.quorum, rule.four_eyes, later)
 

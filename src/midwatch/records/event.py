@@ -48,6 +48,8 @@ EventKind = Literal[
     "effect.resolved",
     "effect.undone",
     "effects.releasing",
+    "effects.sending",
+    "effects.sent",
     "effects.committed",
     "effects.discarded",
     "budget.set",

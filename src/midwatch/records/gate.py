@@ -28,8 +28,9 @@ __all__ = [
 GateStatus = Literal["open", "approved", "denied", "expired", "used"]
 GATE_STATUSES: Final[tuple[GateStatus, ...]] = get_args(GateStatus)
 
-GateKind = Literal["action", "question", "canary"]
-"""`question`: an agent asks a person in words. `canary`: nobody proposed it; a yes shows an approver who does not read."""
+GateKind = Literal["action", "question", "canary", "release"]
+"""`question`: an agent asks a person in words. `canary`: nobody proposed it; a yes shows an approver who does not read.
+`release`: what a run did in its sandboxes wants to leave them."""
 
 GATE_KINDS: Final[tuple[GateKind, ...]] = get_args(GateKind)
 

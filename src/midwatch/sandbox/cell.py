@@ -1,51 +1,83 @@
 """Cell: the long-lived process inside a sandbox that performs one call after the other, each in a process of its own.
 
-In:   requests on a socket, each a length and JSON. Out: one JSON answer each.
+In:   requests on a socket, each a length and marshalled data. Out: one JSON answer each, since nobody may unmarshal a stranger's bytes.
 May import: `worker`, `bridge`, the standard library; what a call names. Must not know: contracts, envelopes.
 Who believes it: nobody. It shares user and memory limits with what it performs, so the supervisor bounds and checks all it says,
 and kills the whole sandbox when it does not answer in time.
 Why one process that stays: starting Python and importing the tools costs a hundred times what a fork does.
+Why so little is imported: it is paid for at the start of every sandbox, and held as long as that lives. `json`, `socket`, `selectors`
+and `signal` would double both.
 Why everything else is killed after each call: what a call leaves behind would act in the name of the next one.
 """
 
 from __future__ import annotations
 
-import base64
-import contextlib
+import binascii
 import ctypes
-import fcntl
 import importlib
-import json
+import marshal
 import os
-import pty
-import selectors
-import signal
-import socket
-import struct
+import select
 import sys
-import termios
-import traceback
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 from midwatch.sandbox import worker
+from midwatch.sandbox.worker import Passing
 
+TYPE_CHECKING = False  # as type checkers read it; see `worker`
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any, Final
+
     from midwatch.sandbox.bridge import Bridge
 
-__all__ = ["HEAD", "main"]
+__all__ = ["HEAD", "Poller", "main"]
 
 HEAD: Final = 8
 """Bytes before each message: its length, big end first."""
 _CHUNK: Final = 65_536
 _OUTPUT: Final = 8_192
 """Bytes of each stream of a call that are kept: its end."""
+_READ, _WRITE = 1, 2
+"""As `selectors` has them."""
 _PR_SET_DUMPABLE: Final = 4
 _libc = ctypes.CDLL(None)
+_signal: Any = importlib.import_module("_signal")
+_quoted: Callable[[str], str] = importlib.import_module("_json").encode_basestring_ascii
+
+
+class Poller:
+    """What `selectors` does, for this one loop: descriptors, and what to call when they are ready."""
+
+    def __init__(self) -> None:
+        self._poll = select.poll()
+        self._calls: dict[int, Callable[[int], None]] = {}
+
+    def register(self, file: Any, events: int, data: Callable[[int], None]) -> None:
+        """Call `data` with the events that came."""
+        descriptor = file if isinstance(file, int) else file.fileno()
+        self._poll.register(
+            descriptor, (select.POLLIN if events & _READ else 0) | (select.POLLOUT if events & _WRITE else 0)
+        )
+        self._calls[descriptor] = data
+
+    modify = register
+
+    def unregister(self, file: Any) -> None:
+        """Forget a descriptor."""
+        descriptor = file if isinstance(file, int) else file.fileno()
+        self._poll.unregister(descriptor)
+        del self._calls[descriptor]
+
+    def turn(self) -> None:
+        """Wait, then call; who was forgotten by an earlier call of the same turn is not called."""
+        for descriptor, ready in self._poll.poll():
+            call = self._calls.get(descriptor)
+            if call is not None:
+                into, out = ready & ~select.POLLOUT, ready & ~select.POLLIN
+                call((_READ if into else 0) | (_WRITE if out else 0))
 
 
 class Child:
@@ -60,7 +92,7 @@ class Child:
         self.kept: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray(), "answer": bytearray()}
         self.total = {"stdout": 0, "stderr": 0, "answer": 0}
         self.open: dict[str, int] = {}
-        self.stdin: memoryview = memoryview(base64.b64decode(request.get("stdin", "")))
+        self.stdin: memoryview = memoryview(binascii.a2b_base64(request.get("stdin", "")))
         self.end: str | None = None
 
     def take(self, name: str, data: bytes) -> None:
@@ -79,9 +111,9 @@ class Child:
 class Cell:
     """Serves one control socket until it ends."""
 
-    def __init__(self, channel: socket.socket) -> None:
+    def __init__(self, channel: int) -> None:
         self._channel = channel
-        self._selector = selectors.DefaultSelector()
+        self._selector = Poller()
         self._child: Child | None = None
         self._bridge: Bridge | None = None
         self._env: dict[str, str] = {}
@@ -98,14 +130,13 @@ class Cell:
         if hello.get("bridge"):
             bridge = importlib.import_module("midwatch.sandbox.bridge")
             self._bridge = bridge.Bridge(self._selector, hello["bridge"]["port"], hello["bridge"]["socket"])
-        self._send({"ready": os.getpid(), "version": list(sys.version_info[:3])})
-        self._selector.register(self._channel, selectors.EVENT_READ, self._request)
-        self._selector.register(self._wake, selectors.EVENT_READ, self._woken)
+        self._send({"ready": os.getpid()})
+        self._selector.register(self._channel, _READ, self._request)
+        self._selector.register(self._wake, _READ, self._woken)
         while True:
-            for key, mask in self._selector.select():
-                key.data(mask)
-                if self._child is not None and self._child.end is not None:
-                    self._finish(self._child)
+            self._selector.turn()
+            if self._child is not None and self._child.end is not None:
+                self._finish(self._child)
 
     def _request(self, _mask: int) -> None:
         request = self._receive()
@@ -146,7 +177,7 @@ class Cell:
             os.close(theirs)
             os.set_blocking(ours, False)
             child.open[name] = ours
-            event = selectors.EVENT_WRITE if name == "stdin" else selectors.EVENT_READ
+            event = _WRITE if name == "stdin" else _READ
             self._selector.register(ours, event, self._feed if name == "stdin" else self._reader(name))
         self._child = child
 
@@ -170,7 +201,7 @@ class Cell:
         child = self._child
         if child is None:
             return
-        with contextlib.suppress(BlockingIOError):
+        with Passing(BlockingIOError):
             try:
                 child.stdin = child.stdin[os.write(child.open["stdin"], child.stdin) :] if child.stdin else child.stdin
             except BrokenPipeError:
@@ -186,9 +217,9 @@ class Cell:
 
     def _woken(self, _mask: int) -> None:
         """A child ended. What it and its children still hold open says nothing any more."""
-        with contextlib.suppress(BlockingIOError):
-            self._wake.recv(_CHUNK)
-        with contextlib.suppress(ChildProcessError):
+        with Passing(BlockingIOError):
+            os.read(self._wake, _CHUNK)
+        with Passing(ChildProcessError):
             while True:
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 if pid == 0:
@@ -200,20 +231,20 @@ class Cell:
 
     def _finish(self, child: Child) -> None:
         """Kill what is left, take what it said, answer."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(-1, signal.SIGKILL)
+        with Passing(ProcessLookupError):
+            os.kill(-1, worker.KILL)
         for name in ("stdout", "stderr", "answer"):
             self._drain(child, name)
         for name in list(child.open):
             self._shut(child, name)
         if child.status is None:
-            with contextlib.suppress(ChildProcessError):
+            with Passing(ChildProcessError):
                 child.status = os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1])
         self._child = None
         self._send(_told(child))
 
     def _drain(self, child: Child, name: str) -> None:
-        with contextlib.suppress(BlockingIOError):
+        with Passing(BlockingIOError):
             while name in child.open and child.end != "too_big":
                 data = os.read(child.open[name], _CHUNK)
                 if not data:
@@ -240,30 +271,37 @@ class Cell:
                 _become(request, answer)
             _write(answer, _performed(request).encode())
             for stream in (sys.stdout, sys.stderr):
-                with contextlib.suppress(OSError, ValueError):  # the tool may have closed it
+                with Passing(OSError, ValueError):  # the tool may have closed it
                     stream.flush()
             os._exit(0)
         except BaseException:  # noqa: BLE001 - the boundary to foreign code; what it says goes to the trace
-            with contextlib.suppress(BaseException):
+            with Passing(BaseException):
+                import traceback  # noqa: PLC0415 - as above
+
                 traceback.print_exc()
                 sys.stderr.flush()
         os._exit(126)
 
     def _leave(self) -> None:
         """Let go of all that is the cell's."""
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.close(_signal.set_wakeup_fd(-1))
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
         if self._bridge is not None:
             self._bridge.close_in_child()
-        self._selector.close()
-        self._channel.close()
-        self._wake.close()
+        os.close(self._channel)
+        os.close(self._wake)
 
     def _shell(self, request: Mapping[str, Any]) -> None:
         """Start a program on a terminal of its own and give the terminal's other side away."""
+        import fcntl  # noqa: PLC0415 - as all that is seldom used
+        import pty  # noqa: PLC0415 - as above
+        import socket  # noqa: PLC0415 - as above
+        import struct  # noqa: PLC0415 - as above
+        import termios  # noqa: PLC0415 - as above
+
         pid, master = pty.fork()
         if pid == 0:
-            with contextlib.suppress(BaseException):
+            with Passing(BaseException):
                 self._leave()
                 os.chdir(request["cwd"])
                 _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
@@ -271,19 +309,20 @@ class Cell:
             os._exit(126)
         size = struct.pack("HHHH", request["rows"], request["columns"], 0, 0)
         fcntl.ioctl(master, termios.TIOCSWINSZ, size)
-        body = json.dumps({"id": request["id"], "status": "answered", "answer": str(pid)}).encode()
-        socket.send_fds(self._channel, [len(body).to_bytes(HEAD) + body], [master])
+        body = _json({"id": request["id"], "status": "answered", "answer": str(pid)})
+        with socket.socket(fileno=os.dup(self._channel)) as channel:
+            socket.send_fds(channel, [len(body).to_bytes(HEAD) + body], [master])
         os.close(master)
 
     def _receive(self) -> dict[str, Any]:
         size = int.from_bytes(self._exactly(HEAD))
-        message: dict[str, Any] = json.loads(self._exactly(size))
+        message: dict[str, Any] = marshal.loads(self._exactly(size))  # noqa: S302 - from the supervisor, which is trusted
         return message
 
     def _exactly(self, count: int) -> bytes:
         parts, left = [], count
         while left:
-            data = self._channel.recv(min(left, _CHUNK))
+            data = os.read(self._channel, min(left, _CHUNK))
             if not data:
                 os._exit(0)  # the supervisor is gone, and with it the sandbox
             parts.append(data)
@@ -291,8 +330,8 @@ class Cell:
         return b"".join(parts)
 
     def _send(self, message: Mapping[str, Any]) -> None:
-        body = json.dumps(message).encode()
-        self._channel.sendall(len(body).to_bytes(HEAD) + body)
+        body = _json(message)
+        _write(self._channel, len(body).to_bytes(HEAD) + body)
 
 
 def _told(child: Child) -> dict[str, Any]:
@@ -305,7 +344,7 @@ def _told(child: Child) -> dict[str, Any]:
             "detail": refused,
             "began": not refused,
             "exit_code": child.status,
-            **{name: base64.b64encode(text[name]).decode() for name in ("stdout", "stderr")},
+            **{name: binascii.b2a_base64(text[name], newline=False).decode() for name in ("stdout", "stderr")},
             **{f"{name}_bytes": child.total[name] for name in ("stdout", "stderr")},
         }
     began = text["answer"][:1] == worker.ALIVE
@@ -323,6 +362,8 @@ def _told(child: Child) -> dict[str, Any]:
 
 def _performed(request: Mapping[str, Any]) -> str:
     answer = worker.resolve(request["ref"]).work(request["arguments"], request["facts"])
+    import json  # noqa: PLC0415 - as all that only a child needs
+
     return json.dumps(answer, allow_nan=False, ensure_ascii=True)
 
 
@@ -330,17 +371,26 @@ def _preload(ref: str) -> None:
     """Import Midwatch's own tools here, so that each child has them; a user's file is loaded in the child alone."""
     module = ref.rpartition(":")[0]
     if module.startswith("midwatch.") and module not in sys.modules:
-        with contextlib.suppress(ImportError):  # the child says so, where somebody listens
+        with Passing(ImportError):  # the child says so, where somebody listens
             importlib.import_module(module)
 
 
-def _wakeups() -> socket.socket:
-    ours, theirs = socket.socketpair()
-    for end in (ours, theirs):
-        end.setblocking(False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.set_wakeup_fd(theirs.detach(), warn_on_full_buffer=False)
+def _wakeups() -> int:
+    ours, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    _signal.signal(_signal.SIGCHLD, lambda *_: None)
+    _signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
     return ours
+
+
+def _json(message: Mapping[str, Any]) -> bytes:
+    """Write a flat object of texts, whole numbers, truth values and nothing."""
+    return ("{" + ",".join(f"{_quoted(name)}:{_word(value)}" for name, value in message.items()) + "}").encode()
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, str):
+        return _quoted(value)
+    return "null" if value is None else str(value).lower()
 
 
 def _text(descriptor: int) -> Any:
@@ -366,11 +416,14 @@ def _become(request: Mapping[str, Any], answer: int) -> None:
 def main(place: str) -> None:
     """Serve the descriptor, or the socket at the path, that `place` names."""
     if place.isdigit():
-        channel = socket.socket(fileno=int(place))
+        channel = int(place)
     else:
-        channel = socket.socket(socket.AF_UNIX)
-        channel.connect(place)
-    channel.set_inheritable(False)
+        import socket  # noqa: PLC0415 - only where no descriptor was given
+
+        with socket.socket(socket.AF_UNIX) as connected:
+            connected.connect(place)
+            channel = connected.detach()
+    os.set_inheritable(channel, False)
     _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)  # what it forks may not write into its memory
     Cell(channel).serve()
 

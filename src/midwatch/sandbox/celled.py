@@ -27,7 +27,7 @@ from midwatch.sandbox import layers as layering
 from midwatch.sandbox import overlay
 from midwatch.sandbox.cgroups import Group
 from midwatch.sandbox.effects import Change, Request
-from midwatch.sandbox.fanotify import Listener
+from midwatch.sandbox.fanotify import Listener, Observed
 from midwatch.sandbox.layers import Layer
 from midwatch.sandbox.link import Broken, Link
 from midwatch.sandbox.port import RunResult, SandboxResult, Stats
@@ -111,9 +111,6 @@ class CelledSandbox:
         self.level, self.name = level, parts.name
         self._parts, self._hello = parts, hello
         self._layers = list(layers)
-        self._read: set[str] = set()
-        self._executed: set[str] = set()
-        self._lost = False
         self._lock: asyncio.Lock | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._dead, self._closed, self._paused = False, False, False
@@ -133,6 +130,8 @@ class CelledSandbox:
         if "ready" not in answer:
             raise Broken("the cell did not begin")
         self._parts.tree.freeze()
+        if self._parts.listener is not None:  # what it took to begin is no call's doing
+            await anyio.to_thread.run_sync(self._parts.listener.begin)
 
     async def call(
         self,
@@ -214,9 +213,7 @@ class CelledSandbox:
     def _gathered(self, into: Path) -> Layer:
         parts = self._parts
         requests = () if parts.network is None else parts.network.requests()
-        if self._lost:
-            self._dead = True
-            raise SandboxError("what was read in the sandbox cannot be told any more: events were lost")
+        seen = self._seen()
         limit = parts.profile.limits.disk or DEFAULT_LIMITS.disk or 0
         try:
             changes, spool = overlay.diff(
@@ -230,7 +227,7 @@ class CelledSandbox:
             )
             try:
                 bodies = {} if parts.network is None else parts.network.bodies()
-                layer = layering.write(into, (*changes, *self._observed(changes)), requests, spool, bodies)
+                layer = layering.write(into, (*changes, *_looked_at(seen, changes)), requests, spool, bodies)
             finally:
                 spool.close()
         except OSError as problem:
@@ -238,16 +235,21 @@ class CelledSandbox:
         self._layers.append(layer)
         return layer
 
-    def _observed(self, changes: Sequence[Change]) -> tuple[Change, ...]:
-        """Give what was executed, and what was read and not changed. A name that is gone was there when it was opened."""
-        changed = {change.path for change in changes}
-        executed, read = frozenset(self._executed), frozenset(self._read)
-        self._executed.clear()
-        self._read.clear()
-        return (
-            *(Change("executed", path, "file") for path in sorted(executed)),
-            *(Change("read", path, "file") for path in sorted(read - executed - changed)),
-        )
+    def _seen(self) -> Observed:
+        """Give what was read and executed.
+
+        Raises:
+            SandboxError: that cannot be told any more. The sandbox is of no use then.
+        """
+        listener = self._parts.listener
+        if listener is None:
+            return Observed()
+        seen = listener.take()
+        if seen.lost or not listener.alive():
+            self._dead = True
+            self._parts.tree.kill()
+            raise SandboxError("what was read in the sandbox cannot be told any more, since its listener lost events")
+        return seen
 
     async def pause(self) -> None:
         """As `Sandbox.pause`."""
@@ -311,9 +313,6 @@ class CelledSandbox:
             if self._dead or self._parts.link.broken:
                 raise Broken("the sandbox has ended")
             wall = merged(limits, self._parts.profile.limits).wall_us or timeout_us
-            listener = self._parts.listener
-            if listener is not None:
-                listener.begin()
             if not self._paused:
                 self._parts.tree.thaw()
             try:
@@ -331,12 +330,6 @@ class CelledSandbox:
             await anyio.to_thread.run_sync(self._parts.tree.kill)
         else:
             self._parts.tree.freeze()
-        listener = self._parts.listener
-        if listener is not None:
-            seen = await anyio.to_thread.run_sync(listener.end)
-            self._read |= seen.read
-            self._executed |= seen.executed
-            self._lost = self._lost or seen.lost
 
     def _bounds(self, wanted: SandboxLimits, timeout_us: int) -> dict[str, int | None]:
         bounds = merged(wanted, self._parts.profile.limits)
@@ -348,6 +341,15 @@ class CelledSandbox:
             "cpu_seconds": -(-(bounds.cpu_us or timeout_us) // 1_000_000),
             "core": 0,
         }
+
+
+def _looked_at(seen: Observed, changes: Sequence[Change]) -> tuple[Change, ...]:
+    """Give what was executed, and what was read and not changed. A name that is gone was there when it was opened."""
+    changed = {change.path for change in changes}
+    return (
+        *(Change("executed", path, "file") for path in sorted(seen.executed)),
+        *(Change("read", path, "file") for path in sorted(seen.read - seen.executed - changed)),
+    )
 
 
 def _result(answer: Mapping[str, Any], max_bytes: int) -> SandboxResult:

@@ -25,6 +25,7 @@ import shutil
 import signal
 import socket
 import sys
+import time
 from typing import Any, Final
 
 if __name__ == "__main__":
@@ -41,6 +42,7 @@ ARGUMENTS_FD: Final = 5
 MESSAGE: Final = 262_144
 """Bytes of the largest message."""
 _FDS: Final = 8
+_MOMENTS: Final = 500
 _HIGH: Final = 16
 _VIEW: Final = {"sticky": 0o711, "entries": 4096, "bytes": 4 << 20}
 _LIMITS: Final = {
@@ -136,7 +138,10 @@ class Launcher:
         mapped = None if self._user else ((there.st_uid, there.st_gid), (here[0], here[1]))
         if mapped is not None:
             os.chown(box.path("store", "upper"), *mapped[1])
-        mounts.bind(workspace, box.path("lower"), owner=mapped)
+        with mounts.Mapping() as mapping:
+            mounts.bind(workspace, box.path("lower"), to=mapping.of(mapped))
+            for number, (source, mapped_too) in enumerate(request["binds"]):
+                self._bind(box.path("code", str(number)), source, here if mapped_too else None, mapping)
         mounts.overlay(
             box.path("merged"),
             lower=box.path("lower"),
@@ -144,14 +149,12 @@ class Launcher:
             work=box.path("store", "work"),
             user=self._user,
         )
-        for number, (source, mapped_too) in enumerate(request["binds"]):
-            self._bind(box.path("code", str(number)), source, here if mapped_too else None)
         for file, text in request["etc"].items():
             with open(box.path("etc", file), "x", encoding="utf-8") as out:
                 out.write(text)
             os.chmod(box.path("etc", file), 0o644)
 
-    def _bind(self, target: str, source: str, here: tuple[int, ...] | None) -> None:
+    def _bind(self, target: str, source: str, here: tuple[int, ...] | None, mapping: mounts.Mapping) -> None:
         """Show a file or folder. `here`: the agent may read it even where its owner alone may."""
         found = os.stat(source)
         if os.path.isdir(source):
@@ -159,7 +162,7 @@ class Launcher:
         else:
             os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
         owner = None if self._user or here is None else ((found.st_uid, found.st_gid), (here[0], here[1]))
-        mounts.bind(source, target, owner=owner, recursive=owner is None)
+        mounts.bind(source, target, to=mapping.of(owner), recursive=owner is None)
 
     def do_start(self, request: dict[str, Any], fds: list[int], _back: list[int]) -> dict[str, Any]:
         """Start the program of a prepared sandbox. Descriptors: its control socket, its seccomp filter, its output."""
@@ -234,8 +237,13 @@ class Launcher:
         for box in self._boxes.values():
             with contextlib.suppress(OSError):
                 self._drop(box)
+            for group in box.groups:  # whose supervisor is gone: nobody else takes them away
+                _remove(group)
         with contextlib.suppress(OSError):
             mounts.detach(self._base)
+        for folder in (self._base, os.path.join(os.path.dirname(self._base), "net"), os.path.dirname(self._base)):
+            with contextlib.suppress(OSError):  # where the supervisor lives, it takes away what is left
+                os.rmdir(folder)
 
     def _kill(self, box: Box) -> None:
         for group in box.groups:
@@ -315,6 +323,19 @@ def _tree(root: int) -> set[int]:
         found.add(pid)
         todo += children.get(pid, ())
     return found
+
+
+def _remove(group: str) -> None:
+    """Take an empty control group away; the kernel needs a moment after the last process."""
+    for _ in range(_MOMENTS):
+        try:
+            os.rmdir(group)
+        except FileNotFoundError:
+            return
+        except OSError:
+            time.sleep(0.002)
+        else:
+            return
 
 
 def main(descriptor: int, base: str, mode: str) -> None:

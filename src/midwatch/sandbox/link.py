@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import marshal
 import socket
 from collections.abc import Mapping
 from typing import Any, Final
 
 import anyio
 
+from midwatch.sandbox.cell import HEAD
+
 __all__ = ["Broken", "Link"]
 
-_HEAD: Final = 8
 _CHUNK: Final = 65_536
 
 
@@ -97,8 +99,8 @@ class Link:
         self._channel.close()
 
     async def _send(self, body: Mapping[str, Any]) -> None:
-        data = json.dumps(body).encode()
-        left = memoryview(len(data).to_bytes(_HEAD) + data)
+        data = marshal.dumps(dict(body), 4)
+        left = memoryview(len(data).to_bytes(HEAD) + data)
         while left:
             try:
                 left = left[self._channel.send(left) :]
@@ -108,7 +110,7 @@ class Link:
                 raise Broken("the sandbox ended") from gone
 
     async def _receive(self, limit: int) -> dict[str, Any]:
-        size = int.from_bytes(await self._exactly(_HEAD))
+        size = int.from_bytes(await self._exactly(HEAD))
         if size > limit:
             raise Broken(f"the sandbox answers {size:,} bytes where {limit:,} are allowed")
         try:

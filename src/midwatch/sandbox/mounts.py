@@ -9,22 +9,20 @@ Source: open_tree(2), mount_setattr(2), user_namespaces(7); Documentation/filesy
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import os
 import signal
-from collections.abc import Iterator
 from typing import Final
 
 __all__ = [
+    "Mapping",
     "Owner",
     "bind",
     "detach",
     "enter",
     "enter_private",
     "enter_user",
-    "idmap",
     "overlay",
     "tmpfs",
 ]
@@ -116,12 +114,12 @@ def overlay(target: str, *, lower: str, upper: str, work: str, user: bool) -> No
     _mount("workspace", target, "overlay", _MS_NOSUID | _MS_NODEV, data)
 
 
-def bind(source: str, target: str, *, owner: tuple[Owner, Owner] | None = None, recursive: bool = False) -> None:
+def bind(source: str, target: str, *, to: int | None = None, recursive: bool = False) -> None:
     """Show `source` at `target`, read-only, without set-user-id and devices.
 
     Args:
-        owner: `(there, here)`: files of the user `there` are shown as files of `here`, all others as nobody's.
-        recursive: with the mounts below it; not together with `owner`.
+        to: a user namespace, by which owners are shown; see `Mapping`.
+        recursive: with the mounts below it; not together with `to`.
 
     Raises:
         OSError: the kernel or the source's file system cannot do that.
@@ -136,19 +134,18 @@ def bind(source: str, target: str, *, owner: tuple[Owner, Owner] | None = None, 
     )
     try:
         attributes = _MountAttr(attr_set=_ATTR_RDONLY | _ATTR_NOSUID | _ATTR_NODEV)
-        with contextlib.ExitStack() as stack:
-            if owner is not None:
-                attributes.attr_set |= _ATTR_IDMAP
-                attributes.userns_fd = stack.enter_context(idmap(*owner))
-            _call(
-                _SYS_MOUNT_SETATTR,
-                ctypes.c_int(tree),
-                ctypes.c_char_p(b""),
-                ctypes.c_uint(_AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)),
-                ctypes.byref(attributes),
-                ctypes.c_size_t(ctypes.sizeof(attributes)),
-                what=f"set attributes of `{source}`",
-            )
+        if to is not None:
+            attributes.attr_set |= _ATTR_IDMAP
+            attributes.userns_fd = to
+        _call(
+            _SYS_MOUNT_SETATTR,
+            ctypes.c_int(tree),
+            ctypes.c_char_p(b""),
+            ctypes.c_uint(_AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)),
+            ctypes.byref(attributes),
+            ctypes.c_size_t(ctypes.sizeof(attributes)),
+            what=f"set attributes of `{source}`",
+        )
         _call(
             _SYS_MOVE_MOUNT,
             ctypes.c_int(tree),
@@ -162,9 +159,30 @@ def bind(source: str, target: str, *, owner: tuple[Owner, Owner] | None = None, 
         os.close(tree)
 
 
-@contextlib.contextmanager
-def idmap(there: Owner, here: Owner) -> Iterator[int]:
-    """Give a user namespace, as a descriptor, in which `there` on the disk is `here` in a mount. Takes CAP_SETUID and CAP_SETGID."""
+class Mapping:
+    """User namespaces by which owners are shown: files of the user `there` as files of `here`, all others as nobody's.
+
+    Each pair takes a process to make, so it is made once. Takes CAP_SETUID and CAP_SETGID.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[Owner, Owner], int] = {}
+
+    def __enter__(self) -> Mapping:  # noqa: PYI034 - `typing` is not loaded here
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for descriptor in self._made.values():
+            os.close(descriptor)
+
+    def of(self, pair: tuple[Owner, Owner] | None) -> int | None:
+        """Give the namespace for `(there, here)`, open as long as this is; None for no pair."""
+        if pair is not None and pair not in self._made:
+            self._made[pair] = _namespace(*pair)
+        return None if pair is None else self._made[pair]
+
+
+def _namespace(there: Owner, here: Owner) -> int:
     ready, told = os.pipe()
     child = os.fork()
     if child == 0:  # it only has to exist in the namespace until it was opened
@@ -182,15 +200,11 @@ def idmap(there: Owner, here: Owner) -> Iterator[int]:
         for name, pair in (("uid_map", (there[0], here[0])), ("gid_map", (there[1], here[1]))):
             with open(f"/proc/{child}/{name}", "w", encoding="ascii") as file:
                 file.write(f"{pair[0]} {pair[1]} 1")
-        descriptor = os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         os.close(ready)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def detach(target: str) -> None:

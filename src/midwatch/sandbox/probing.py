@@ -83,7 +83,9 @@ def idmapped_mounts(told: Mapping[str, Any]) -> str:
     target.mkdir()
     try:
         mounts.enter_private()
-        mounts.bind(told["folder"], str(target), owner=((owner.st_uid, owner.st_gid), (_STRANGER, _STRANGER)))
+        with mounts.Mapping() as mapping:
+            pair = ((owner.st_uid, owner.st_gid), (_STRANGER, _STRANGER))
+            mounts.bind(told["folder"], str(target), to=mapping.of(pair))
         seen = target.stat().st_uid
         mounts.detach(str(target))
     finally:

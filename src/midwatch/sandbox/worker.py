@@ -10,24 +10,19 @@ this process and everything it started must not act any longer.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import importlib
-import importlib.util
-import json
 import os
 import resource
-import signal
-import socket
-import subprocess
 import sys
-import threading
-from collections.abc import Mapping
-from pathlib import Path
-from types import ModuleType
-from typing import Any, Final
 
-__all__ = ["ALIVE", "FILE_MARK", "bound", "main", "resolve"]
+TYPE_CHECKING = False  # as type checkers read it; what is imported here is paid for at the start of every sandbox
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Mapping
+    from types import ModuleType, TracebackType
+    from typing import Any, Final
+
+__all__ = ["ALIVE", "FILE_MARK", "KILL", "Passing", "bound", "main", "resolve"]
 
 FILE_MARK: Final = "__midwatch_file__"
 """As `midwatch.tools.decorate.FILE_MARK`; a test holds both equal."""
@@ -35,11 +30,33 @@ FILE_MARK: Final = "__midwatch_file__"
 ALIVE: Final = b"\x06"
 """The worker's first byte: limits are set, the request is read, foreign code may begin."""
 
+KILL: Final = 9
+"""SIGKILL, without what it takes to import its name."""
+
 _CHUNK: Final = 65_536
+
+
+class Passing:
+    """`contextlib.suppress`, without what it takes to import that."""
+
+    def __init__(self, *kinds: type[BaseException]) -> None:
+        self._kinds = kinds
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> bool:
+        return kind is not None and issubclass(kind, self._kinds)
 
 
 def main(descriptor: int) -> None:
     """Serve one request."""
+    import json  # noqa: PLC0415 - see above
+    import socket  # noqa: PLC0415 - as above
+    import threading  # noqa: PLC0415 - as above
+
     channel = socket.socket(fileno=descriptor)
     channel.set_inheritable(False)
     request = _receive(channel)
@@ -54,12 +71,14 @@ def main(descriptor: int) -> None:
     channel.sendall(json.dumps(answer, allow_nan=False, ensure_ascii=True).encode())
     channel.shutdown(socket.SHUT_WR)
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):  # the tool may have closed it
+        with Passing(OSError, ValueError):  # the tool may have closed it
             stream.flush()
     os._exit(0)  # threads and exit handlers of the tool have no say any more
 
 
 def _receive(channel: socket.socket) -> dict[str, Any]:
+    import json  # noqa: PLC0415 - as above
+
     head = b""
     while len(head) < 8:
         head += _some(channel, 8 - len(head))
@@ -80,9 +99,9 @@ def _some(channel: socket.socket, count: int) -> bytes:
 
 def _watch(channel: socket.socket) -> None:
     """End this whole process group when the other side of the socket is gone."""
-    with contextlib.suppress(OSError):
+    with Passing(OSError):
         channel.recv(1)
-    os.killpg(os.getpgid(0), signal.SIGKILL)
+    os.killpg(os.getpgid(0), KILL)
 
 
 def bound(limits: Mapping[str, int | None]) -> None:
@@ -112,10 +131,11 @@ def _lower(kind: int, wanted: int | None) -> None:
 
 def _owned_tasks() -> int:
     count, user = 0, os.getuid()
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it ended while it was counted
-            if entry.stat().st_uid == user:
-                count += sum(1 for _ in (entry / "task").iterdir())
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            with Passing(OSError):  # it ended while it was counted
+                if os.stat(f"/proc/{entry}").st_uid == user:
+                    count += len(os.listdir(f"/proc/{entry}/task"))
     return count
 
 
@@ -129,6 +149,9 @@ def resolve(ref: str) -> Any:
 
 
 def _load(file: str) -> ModuleType:
+    import hashlib  # noqa: PLC0415 - as above
+    import importlib.util  # noqa: PLC0415 - as above
+
     name = f"midwatch_tools_{hashlib.sha256(file.encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
@@ -141,6 +164,8 @@ def _load(file: str) -> ModuleType:
 
 
 def _run(argv: list[str]) -> dict[str, Any]:
+    import subprocess  # noqa: PLC0415 - as above
+
     try:
         child = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
     except OSError as failure:
