@@ -1,10 +1,12 @@
 """Real clients through bridge and broker, with nothing but the usual variables; and TLS as the broker speaks it."""
 
 import asyncio
+import contextlib
 import http.client
 import json
 import os
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -19,7 +21,7 @@ import pytest
 from midwatch.config.specs import EgressRule
 from midwatch.sandbox.bridge import DUMMY_KEY, proxy_environment
 from midwatch.sandbox.egress import ApiRequest, ApiResponse, EgressLimits
-from tests.attack.egress_site import HOST, KEY, KEYED, WAIT_S, Host, Site, rule, told, url
+from tests.attack.egress_site import HOST, KEY, KEYED, WAIT_S, Host, Site, chunks, rule, told, url
 
 PROGRAMS = {
     "urllib": "import urllib.request as r, sys; print(r.urlopen(r.Request(sys.argv[1], data=b'x=1')).read().decode())",
@@ -221,3 +223,46 @@ def test_a_tunnel_is_end_to_end(tmp_path: Path, certificate: Path) -> None:
             assert [("CONNECT", "sent"), ("CONNECT", "refused")] == [
                 (one.method, one.outcome) for one in site.requests()
             ]
+
+
+@pytest.mark.req("EGRESS-4")
+def test_a_tunnel_leads_only_to_the_host_that_its_tls_greets(tmp_path: Path) -> None:
+    """Another name, no name, no TLS, or a greeting that never ends: the host behind an allowed name is told nothing."""
+    good = _greeting(HOST)
+    cases = [
+        _greeting("evil.net"),
+        _greeting(None),
+        b"GET / HTTP/1.1\r\nHost: evil.net\r\n\r\n",
+        good[:-30],
+        good.replace(HOST.encode(), b"api.partner.ne\x00"),
+        b"\x16\x03\x01\x00\x04\x02\x00\x00\x00" + good,
+        b"\x16\x03\x01\x40\x00" + b"\x01\x00\xff\xff" + b"a" * 40_000,
+    ]
+    with socket.create_server(("127.0.0.1", 0)) as plain:
+        plain.settimeout(WAIT_S)
+        rules = (EgressRule(HOST, port=plain.getsockname()[1], private=True),)
+        with Site(tmp_path, rules, limits=EgressLimits(head_us=300_000)) as site:
+            start = b"CONNECT %b:%d HTTP/1.1\r\nHost: x\r\n\r\n" % (HOST.encode(), rules[0].port or 0)
+            for case in cases:
+                assert site.raw(start + case, half_close=False).endswith(b"established\r\n\r\n")
+                end, _ = plain.accept()
+                with end:
+                    assert b"" == b"".join(chunks(end))
+            outcomes = [one.outcome for one in site.requests()]
+            assert ["refused", "refused", "refused", "failed", "refused", "refused", "refused"] == outcomes
+            with socket.create_connection(("127.0.0.1", site.port), timeout=WAIT_S) as client:
+                client.sendall(start + good[:100])
+                assert client.recv(100).endswith(b"established\r\n\r\n")
+                client.sendall(good[100:])
+                end, _ = plain.accept()
+                with end:
+                    assert good == end.recv(len(good), socket.MSG_WAITALL)
+
+
+def _greeting(name: str | None) -> bytes:
+    out, context = ssl.MemoryBIO(), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with contextlib.suppress(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), out, server_hostname=name).do_handshake()
+    return out.read()

@@ -39,8 +39,8 @@ from midwatch.sandbox.egress_book import Book, Entry, Record, Room
 from midwatch.sandbox.egress_rules import READS, Odd, Refuse, canonical_host, decide, problem
 from midwatch.sandbox.egress_secrets import Echoed, Pair, Refused, Scan, Vault, query_refusal
 from midwatch.sandbox.egress_staged import Means, send_staged
+from midwatch.sandbox.egress_tunnel import authority, carry
 from midwatch.sandbox.egress_upstream import (
-    Asked,
     Failed,
     Order,
     Resolve,
@@ -51,7 +51,7 @@ from midwatch.sandbox.egress_upstream import (
     order,
     resolve,
 )
-from midwatch.sandbox.egress_wire import Bad, Channel, EgressLimits, Gone, Head, pump
+from midwatch.sandbox.egress_wire import Bad, Channel, EgressLimits, Gone, Head
 from midwatch.sandbox.profile import SandboxProfile
 
 __all__ = ["Api", "ApiRequest", "ApiResponse", "Attachment", "Broker", "EgressLimits"]
@@ -72,6 +72,8 @@ _NOT_PASSED: Final = frozenset(
         *("transfer-encoding", "upgrade", "set-cookie", "set-cookie2", "alt-svc", "strict-transport-security"),
     }
 )
+
+_FRAMING: Final = ("connection", "content-length", "transfer-encoding")
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +267,7 @@ class Attachment:
 
     def _entered(self, head: Head) -> Entry | None:
         try:
-            asked = _authority(head.target) if head.method == "CONNECT" else asked_at(head.target)
+            asked = authority(head.target) if head.method == "CONNECT" else asked_at(head.target)
         except Refused:
             return self._book.begin(head.method, "?", None, "")
         path = "" if query_refusal(asked.path, self._broker.known) else asked.path
@@ -378,7 +380,7 @@ class Attachment:
         yield scan.end()
 
     async def _tunnel(self, channel: Channel, head: Head, entry: Entry) -> None:
-        asked = _authority(head.target)
+        asked = authority(head.target)
         if head.length or head.get("transfer-encoding") is not None:
             raise Bad(400, "a CONNECT request has no body")
         verdict = decide(self._rules, "CONNECT", asked.host, asked.port, "", tunnel=True)
@@ -390,16 +392,16 @@ class Attachment:
             await self._book.intend(entry)
             reader, writer = await connect(verdict, addresses, self._limits)
             try:
-                await self._carry(channel, reader, writer, entry)
+                await carry(channel, verdict, reader, writer, *self._counted(entry), self._limits)
             except BaseException:
                 writer.transport.abort()
                 raise
             writer.close()
         self._book.end(entry, "sent", status=200)
 
-    async def _carry(
-        self, channel: Channel, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, entry: Entry
-    ) -> None:
+    def _counted(self, entry: Entry) -> tuple[Callable[[int], bool], Callable[[int], bool]]:
+        """Count a tunnel's bytes, out and back; say while there may be more."""
+
         def out(count: int) -> bool:
             entry.sent += count
             return entry.sent + entry.received <= self._limits.tunnel
@@ -408,20 +410,7 @@ class Attachment:
             entry.received += count
             return entry.sent + entry.received <= self._limits.tunnel
 
-        early = await channel.established()
-        if early and out(len(early)):
-            writer.write(early)
-        silence = self._limits.silence_us / 1e6
-        ways = [
-            asyncio.ensure_future(pump(channel.reader, writer, out, silence)),
-            asyncio.ensure_future(pump(reader, channel.writer, back, silence)),
-        ]
-        try:
-            await asyncio.gather(*ways)
-        except OSError:  # either side ended the hard way, or both were silent for too long
-            raise Failed("the tunnel broke, or was silent for too long") from None
-        finally:
-            await self._cut(ways)
+        return out, back
 
     async def _own(self, channel: Channel, head: Head) -> None:
         """Answer what is asked of the broker itself."""
@@ -437,7 +426,8 @@ class Attachment:
                     answer = await self._broker.api(
                         ApiRequest(self._path, head.method, path, query, head.headers, body)
                     )
-                await channel.answer(answer.status, answer.headers, answer.body)
+                headers = [pair for pair in answer.headers if pair[0].lower() not in _FRAMING]
+                await channel.answer(answer.status, headers, answer.body)
         except Bad as bad:
             await channel.refuse(bad.status, bad.reason, last=True)
         except (Gone, ConnectionError):
@@ -450,16 +440,6 @@ async def _chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[by
     yield first
     async for data in rest:
         yield data
-
-
-def _authority(target: str) -> Asked:
-    """Read the target of a CONNECT request."""
-    if "@" in target:
-        raise Refused("the address holds a name or password before its host")
-    host, colon, port = target.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or len(port) > 5 or "/" in host:
-        raise Refused("a CONNECT request names `host:port` and nothing else")
-    return Asked(tls=False, host=host, port=int(port), path="", query=None)
 
 
 def _listener(path: Path, owner: tuple[int, int] | None) -> socket.socket:

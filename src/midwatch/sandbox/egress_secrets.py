@@ -75,7 +75,7 @@ _QUERY: Final = re.compile(
 )
 _KNOWN: Final = re.compile(
     r"(?<![A-Za-z0-9])(?:sk-[A-Za-z0-9_-]{16}|gh[pousr]_[A-Za-z0-9]{30}|github_pat_\w{20}|gl[a-z]{2,5}-[\w-]{20}|xox[abeprs]-[\w-]{10}"
-    r"|A[KS]IA[A-Z0-9]{16}|AIza[\w-]{35}|ya29\.[\w-]{20}|eyJ[\w-]{8,4000}\.[\w-]{4}|npm_[A-Za-z0-9]{36}|pypi-[\w-]{50}|hf_[A-Za-z0-9]{30}"
+    r"|A[KS]IA[A-Z0-9]{16}|AIza[\w-]{35}|ya29\.[\w-]{20}|eyJ[\w-]{8,600}+\.[\w-]{4}|npm_[A-Za-z0-9]{36}|pypi-[\w-]{50}|hf_[A-Za-z0-9]{30}"
     r"|SG\.[\w-]{16}|[rsp]k_(?:live|test)_[A-Za-z0-9]{16}|-----BEGIN [A-Z ]{0,40}PRIVATE KEY)"
 )
 
