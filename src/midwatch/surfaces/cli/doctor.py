@@ -1,7 +1,9 @@
 """Doctor: `midwatch doctor`: is this machine fit, what is installed, what does the sandbox really hold.
 
 In:   the machine, the home. Out: one line a check; exit code 1 when one fails.
-May import: the standard library; the wiring when it runs. Must not know: how the store does its work.
+May import: the standard library; the wiring and the sandbox when it runs. Must not know: how the store does its work.
+A layer of isolation that is missing is a warning by itself, since a fleet may do without; with `--expect` it fails, so that a machine
+that is meant to enforce something is never green because nothing was enforced.
 """
 
 from __future__ import annotations
@@ -13,12 +15,17 @@ import sqlite3
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
-from midwatch.errors import MidwatchError
+from midwatch.errors import MidwatchError, SandboxError
 from midwatch.surfaces.cli.common import Settings, command_options, emit, plain
+
+if TYPE_CHECKING:
+    from midwatch.sandbox.escape import Check
+    from midwatch.sandbox.port import Backend
+    from midwatch.sandbox.probe import Report
 
 __all__ = ["Finding", "doctor"]
 
@@ -39,6 +46,7 @@ _SQLITE: Final = (3, 35, 0)
 _LOW_DISK: Final = 200 * 2**20
 _NO_DISK: Final = 20 * 2**20
 _DATABASE: Final = "midwatch.db"
+_LEVELS: Final = ("bubblewrap", "docker")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +59,38 @@ class Finding:
 
 
 @click.command(short_help="Check this machine and the home.")
+@click.option("--expect", type=click.Choice(_LEVELS), help="Fail unless this level of isolation can be enforced here.")
+@click.option(
+    "--escape",
+    is_flag=True,
+    help="Try to break out of a sandbox, of `--expect` or the strongest level; takes a minute.",
+)
 @command_options
 @click.pass_context
-def doctor(ctx: click.Context) -> None:
+def doctor(ctx: click.Context, expect: str | None, escape: bool) -> None:
     """Check this machine and the home; nothing is made or changed."""
+    from midwatch.sandbox.probe import level, probe
+
     settings: Settings = ctx.obj
     home = settings.place
-    findings = [_python(), _sqlite(), _home(home), _disk(home), *_database(home), _extras(), _sandbox()]
+    report = probe()
+    strongest = level(report)
+    findings = [_python(), _sqlite(), _home(home), _disk(home), *_database(home), _extras()]
+    findings += [*_layers(report), _sandbox(strongest), *([] if expect is None else [_expected(report, expect)])]
+    attacks = _escape(expect or strongest, report) if escape else None
+    findings += [] if attacks is None else [_escaped(expect or strongest, attacks)]
     ok = all(item.status != "fail" for item in findings)
     if settings.json:
-        emit({"ok": ok, "home": str(home), "checks": [asdict(item) for item in findings]})
+        told = {"ok": ok, "home": str(home), "checks": [asdict(item) for item in findings]}
+        told |= {"level": strongest, "isolation": report.to_json()}
+        emit(told if attacks is None else {**told, "attacks": [asdict(item) for item in attacks]})
     else:
         for item in findings:
-            click.echo(plain(f"{item.status:<5} {item.check:<9} {item.message}"))
+            click.echo(plain(f"{item.status:<5} {item.check:<16} {item.message}"))
+        for attack in attacks or ():
+            click.echo(
+                plain(f"{'held' if attack.held else 'OPEN':<5} {attack.kind:<11} {attack.name:<28} {attack.detail}")
+            )
     if not ok:
         ctx.exit(1)
 
@@ -161,8 +188,75 @@ def _installed(module: str) -> bool:
         return False
 
 
-def _sandbox() -> Finding:
+def _layers(report: Report) -> list[Finding]:
+    """Give one line for each thing that was tried."""
+    return [
+        Finding(item.name, "ok", item.detail)
+        if item.ok
+        else Finding(item.name, "warn", f"{item.detail}; {item.remedy}" if item.remedy else item.detail)
+        for item in report.items
+    ]
+
+
+def _sandbox(strongest: str) -> Finding:
     said = (
         "backend `process` is *not isolation*: limits on memory, time and files only; it shares files, network and user"
     )
-    return Finding("sandbox", "warn", said)
+    if strongest == "process":
+        return Finding("sandbox", "warn", f"nothing that isolates can be enforced here; {said}")
+    return Finding("sandbox", "ok", f"`{strongest}` can be enforced here; {said}")
+
+
+def _expected(report: Report, wanted: str) -> Finding:
+    from midwatch.sandbox.probe import missing
+
+    problems = missing(report, wanted)
+    if problems:
+        return Finding("expect", "fail", f"`{wanted}` cannot be enforced: {'; '.join(map(str, problems))}")
+    return Finding("expect", "ok", f"`{wanted}` can be enforced")
+
+
+def _escape(wanted: str, report: Report) -> list[Check]:
+    """Start sandboxes and try to get out of them.
+
+    Raises:
+        SandboxError: one cannot be started.
+    """
+    import asyncio
+
+    from midwatch.sandbox.escape import LIMITS, run_escape
+    from midwatch.sandbox.profile import DEFAULT_LIMITS
+
+    groups = report.get("cgroups")
+    limits = LIMITS if groups is not None and groups.ok else DEFAULT_LIMITS
+
+    async def tried() -> list[Check]:
+        backend = _backend(wanted)
+        try:
+            return await run_escape(backend.start, limits=limits)
+        finally:
+            await backend.close()
+
+    return asyncio.run(tried())
+
+
+def _backend(wanted: str) -> Backend:
+    if wanted == "bubblewrap":
+        from midwatch.sandbox.bubblewrap import BubblewrapBackend
+
+        return BubblewrapBackend()
+    if wanted == "docker":
+        from midwatch.sandbox.docker import DockerBackend
+
+        return DockerBackend()
+    raise SandboxError("nothing that isolates can be enforced here, so there is nothing to break out of")
+
+
+def _escaped(wanted: str, attacks: list[Check]) -> Finding:
+    """Fail on whatever got out; what only tells something is a warning."""
+    opened = [item for item in attacks if not item.held]
+    told = f"`{wanted}`: {len(attacks) - len(opened)} of {len(attacks)} attacks held"
+    named = f"{told}; open: {', '.join(item.name for item in opened)}" if opened else told
+    if any(item.kind != "information" for item in opened):
+        return Finding("escape", "fail", named)
+    return Finding("escape", "warn" if opened else "ok", named)
