@@ -33,18 +33,21 @@ def _view(folder: Path) -> int:
 def _cell(folder: Path) -> tuple[int, socket.socket]:
     """Start the cell: the first process of its namespace, so that all die with it. Gives its number here, and its channel."""
     ours, theirs = socket.socketpair()
-    ready, told = os.pipe()
+    (ready, told), mounted = os.pipe(), os.pipe()
     if os.fork() == 0:
         _LIBC.prctl(_DEATH, signal.SIGKILL)
-        assert _LIBC.unshare(_NEWPID | _NEWNS) == 0
+        assert _LIBC.unshare(_NEWPID) == 0
         child = os.fork()
         if child == 0:
             _LIBC.prctl(_DEATH, signal.SIGKILL)
+            assert _LIBC.unshare(_NEWNS) == 0  # nobody else is in it, so that it ends with the cell
             merged, inside = (os.fsencode(folder / name) for name in ("merged", "inside"))
             assert _LIBC.mount(merged, inside, None, ctypes.c_ulong(_BIND), None) == 0
             ours.close()
+            os.write(mounted[1], b".")
             _serve(theirs, folder / "inside")
             os._exit(0)
+        os.read(mounted[0], 1)
         os.write(told, str(child).encode())
         os.waitpid(child, 0)
         os._exit(0)
