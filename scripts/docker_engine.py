@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import fcntl
 import http.client
+import json
 import os
 import shutil
 import signal
@@ -26,6 +27,8 @@ from typing import Final
 
 BASE: Final = Path(__file__).resolve().parent.parent / ".docker-engine"
 PACKAGES: Final = ("docker.io", "containerd", "runc", "tini")
+WISHED: Final = "runsc"
+"""gVisor's runtime; an engine without it is an engine."""
 COVERED: Final = (Path("/run/containerd"), Path("/etc/docker"))
 """Where containerd and the engine write whatever they are told; a tmpfs lies over each in the engine's namespace."""
 
@@ -88,6 +91,7 @@ def unpack() -> None:
             _run(["apt-get", "-qq", "update"], BASE, 120)
             if _run(command, BASE / "packages", 120) != 0:
                 raise EngineProblem(f"apt-get cannot download {', '.join(PACKAGES)}; see its words above")
+        _run([*command[: -len(PACKAGES)], WISHED], BASE / "packages", 60)
         for package in sorted((BASE / "packages").glob("*.deb")):
             if _run(["dpkg-deb", "-x", str(package), str(BASE / "root")], BASE, 120) != 0:
                 raise EngineProblem(f"{package.name} cannot be unpacked; remove {BASE} and try again")
@@ -120,9 +124,11 @@ def _begin(place: Path) -> None:
     engine += ["--exec-root", str(COVERED[0] / "engine"), "--storage-driver", "overlay2"]
     engine += ["--cgroup-parent", f"/{_group(place)}", "--bridge", "none"]
     engine += ["--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]
-    engine += ["--exec-opt", "native.cgroupdriver=cgroupfs", "--config-file", str(place / "none.json")]
-    (place / "none.json").write_text("{}")
+    engine += ["--exec-opt", "native.cgroupdriver=cgroupfs", "--config-file", str(place / "engine.json")]
     root = BASE / "root" / "usr"
+    gvisor = {"path": str(root / "bin" / WISHED), "runtimeArgs": ["--network=none", "--host-uds=open"]}
+    runtimes = {WISHED: gvisor} if (root / "bin" / WISHED).exists() else {}
+    (place / "engine.json").write_text(json.dumps({"runtimes": runtimes}))
     path = f"{root / 'bin'}:{root / 'sbin'}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     command = ["unshare", "--net", "--mount", "sh", "-c", _ENTER, "engine", str(data), *map(str, COVERED), "--"]
     with _locked(BASE / "lock"), (place / "log").open("wb") as log:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 
 from midwatch.config.specs import MountSpec, SandboxLimits
 from midwatch.errors import SandboxError
-from midwatch.sandbox import docker_image, docker_plan
+from midwatch.sandbox import cgroups, docker_image, docker_plan
 from midwatch.sandbox.celled import CelledSandbox
 from midwatch.sandbox.docker import DockerBackend
 from midwatch.sandbox.docker_api import Engine
@@ -259,6 +260,50 @@ def test_a_killed_supervisor_leaves_nothing(ground: Ground, launcher_too: bool) 
     run(body)
 
 
+@pytest.mark.req("DOCKER-8")
+def test_what_an_engine_keeps_of_a_container_that_ended_is_removed(ground: Ground) -> None:
+    """Its supervisor ended while the engine did not answer. One of a supervisor that lives stays, also when it has ended."""
+
+    async def body() -> None:
+        mine = cgroups.named("mw-test")
+        async with ground.engine() as engine:
+            image = await docker_image.of_machine(engine)
+            for name in (mine, "mw-test.1.1"):
+                what = {"Image": image.name, "Entrypoint": ["true"], "Labels": {LABEL: name}}
+                made = await engine.create(name, what)
+                await engine.start(made)
+                await engine.wait(made, 10)
+            fresh = DockerBackend(host=ground.host)
+            await (await fresh.start(ground.profile())).close()
+            await fresh.close()
+            assert [mine] == [left.name for left in await engine.containers({LABEL: None})]
+            await engine.remove(mine)
+
+    run(body)
+
+
+@pytest.mark.req("DOCKER-11")
+def test_sandboxes_begin_side_by_side(ground: Ground) -> None:
+    """One launcher, one image, no name and no user twice."""
+
+    async def body() -> None:
+        fresh = DockerBackend(host=ground.host)
+        made: list[CelledSandbox] = []
+
+        async def one() -> None:
+            made.append(await fresh.start(ground.profile()))
+
+        async with anyio.create_task_group() as group:
+            for _ in range(4):
+                group.start_soon(one)
+        users = {(await said(sandbox, "id", "-u")).stdout for sandbox in made}
+        assert (4, 4) == (len(users), len({sandbox.name for sandbox in made}))
+        await fresh.close()
+        await nothing_left(ground)
+
+    run(body)
+
+
 WRONG: dict[str, Any] = {
     "no capabilities": {"CapDrop": [], "CapAdd": ["NET_RAW"]},
     "no_new_privs": {"SecurityOpt": ["seccomp=unconfined"]},
@@ -383,6 +428,32 @@ def test_an_operators_image_without_python_is_refused(ground: Ground) -> None:
                 await ground.backend.start(ground.profile(image="midwatch-test:empty"))
             await engine.remove_image("midwatch-test:empty")
             assert [] == await engine.containers({"midwatch.probe": None})
+
+    run(body)
+
+
+@pytest.mark.req("DOCKER-14")
+def test_a_sandbox_under_gvisor_is_the_same(ground: Ground) -> None:
+    """Its kernel is another, what it changes is seen as ever, it is frozen and killed; an engine without it says so."""
+
+    async def body() -> None:
+        async with ground.engine() as engine:
+            runtimes = (await engine.info()).runtimes
+        if "runsc" not in runtimes:
+            with pytest.raises(SandboxError, match="no runtime `runsc`"):
+                await ground.backend.start(ground.profile(runtime="runsc"))
+            return
+        async with ground.sandbox(runtime="runsc") as sandbox:
+            seen = await said(sandbox, "sh", "-c", "echo x > made.txt; rm base.txt; id -u")
+            assert 0 == seen.exit_code
+            assert platform.release().encode() not in (await said(sandbox, "uname", "-r")).stdout
+            layer = await sandbox.effects(ground.layers / "one")
+            assert {("deleted", "base.txt"), ("created", "made.txt")} <= {
+                (item.op, item.path) for item in layer.changes
+            }
+            assert (await sandbox.stats()).frozen
+            await sandbox.kill()
+            assert 0 == (await sandbox.stats()).processes
 
     run(body)
 

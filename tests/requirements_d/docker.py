@@ -13,5 +13,6 @@ REQUIREMENTS: dict[str, str] = {
     "DOCKER-10": "an operator's image is taken when its Python is compatible, and refused in words when it is not; nothing is pulled",
     "DOCKER-11": "a sandbox in a container is the port's: calls, programs, effects, layers, counters",
     "DOCKER-12": "a private engine for tests starts from Debian's packages, twice is once, and leaves nothing when it stops",
+    "DOCKER-14": "under gVisor's runtime a sandbox is the port's as well, and its kernel is gVisor's",
     "DOCKER-13": "the only way out of a container is the broker's socket, reached at a loopback port",
 }

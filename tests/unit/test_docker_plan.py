@@ -20,7 +20,7 @@ from midwatch.sandbox.profile import INSIDE, SandboxProfile
 PACKAGE = Path(docker_plan.__file__).resolve().parents[1]
 PLACE = Place("mw-1", "/run/x/box/mw-1", "/run/x/control/mw-1", "/run/x/net/mw-1", (70001, 70001), "/run/x")
 IMAGE = Image("midwatch-python:0", "/usr/bin/python3.11")
-ENGINE = Info("linux", "x86_64", "6.1", ("runc",), ("seccomp",), True, True, True, True, "cgroupfs", "2")
+ENGINE = Info("linux", "x86_64", "6.1", "runc", ("runc",), ("seccomp",), True, True, True, True, "cgroupfs", "2")
 
 
 def _bind(source: str, target: str, *, read_only: bool = True) -> dict[str, Any]:
@@ -162,6 +162,7 @@ def test_an_images_own_python_imports_its_own_library_first() -> None:
         ({"memory": False}, "no memory"),
         ({"pids": False}, "no processes"),
         ({"cpu": False}, "no processor time"),
+        ({"runtime": "runsc"}, "name it as the sandbox's `runtime`"),
     ],
 )
 def test_what_an_engine_cannot_hold_is_refused(
@@ -185,7 +186,8 @@ def test_a_runtime_that_the_engine_does_not_have_is_refused(monkeypatch: pytest.
     (told,) = docker.refused(ENGINE, profile)
     assert "no runtime `runsc`, only runc" in told
     assert [] == docker.refused(replace(ENGINE, runtimes=("runc", "runsc")), profile)
-    assert "runsc" == docker_plan.container(profile, PLACE, IMAGE)["HostConfig"]["Runtime"]
+    host = docker_plan.container(profile, PLACE, IMAGE)["HostConfig"]
+    assert ("runsc", 64 * 4 + 256) == (host["Runtime"], host["PidsLimit"])
 
 
 @pytest.mark.req("DOCKER-2")

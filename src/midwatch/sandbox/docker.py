@@ -7,6 +7,8 @@ What the engine does: the image, namespaces, bounds, the filter of system calls.
 overlay, mounted in the engine's mount namespace by a launcher of ours), network (there is none), programs (`exec` outlives its
 caller), pauses and kills (by the container's control groups, which is faster, and works while the engine does not).
 What is checked after the start, at the kernel: what the engine was asked for holds, and the workspace is the run's. Else it is killed.
+gVisor's containers are no processes of this machine's kernel, so there the runtime is believed; it must be registered with
+`--network=none --host-uds=open`, since it has no network to set up and the cell calls at a Unix socket.
 What outlives a killed supervisor: its launcher, until it has killed the containers and taken the mounts away. Were both killed at
 once, the next start of this backend finds the folder whose lock nobody holds, and does the same.
 """
@@ -38,8 +40,8 @@ from midwatch.sandbox.bubblewrap import LauncherClient, _attached, _stopped, _Us
 from midwatch.sandbox.celled import CelledSandbox, Network, Parts
 from midwatch.sandbox.docker_api import Engine, Info, discard, socket_of
 from midwatch.sandbox.docker_image import Image, of_machine, of_operator
-from midwatch.sandbox.docker_plan import LABEL, OWNER_LABEL, Place
-from midwatch.sandbox.docker_tree import ContainerTree, enforced, group_of
+from midwatch.sandbox.docker_plan import LABEL, OWNER_LABEL, Place, is_gvisor
+from midwatch.sandbox.docker_tree import ContainerTree, enforced, group_of, in_gvisor
 from midwatch.sandbox.fanotify import Listener
 from midwatch.sandbox.layers import Layer
 from midwatch.sandbox.link import Broken, Link
@@ -53,8 +55,6 @@ _OUTPUT: Final = 4096
 _LOCK: Final = "lock"
 _COARSE: Final = 5
 """CLOCK_REALTIME_COARSE: what files are stamped by."""
-_PLAIN_RUNTIMES: Final = ("", "runc", "crun", "io.containerd.runc.v2")
-"""Those whose processes are the machine's own, so that the kernel can be asked what holds."""
 
 
 @dataclass(slots=True)
@@ -132,8 +132,12 @@ class DockerBackend:
 
     def shut(self) -> None:
         """Give everything back, without a loop."""
+        problems: list[SandboxError] = []
         for sandbox in list(self._open.values()):
-            sandbox.shut()
+            try:
+                sandbox.shut()
+            except SandboxError as problem:  # the others are to end, too
+                problems.append(problem)
         self._open.clear()
         with self._lock:
             if self._client is not None:
@@ -142,6 +146,8 @@ class DockerBackend:
             if self._held is not None:
                 os.close(self._held)
                 self._held = None
+        if problems:
+            raise problems[0]
 
     # ------------------------------------------------------------------------------------------- once
     async def _image(self, engine: Engine, name: str | None) -> Image:
@@ -186,8 +192,8 @@ class DockerBackend:
             making.listener = Listener(making.merged) if profile.observe else None
             with _listening(Path(place.control), place.owner) as waiting:
                 body = docker_plan.container(profile, place, making.image)
+                inner.callback(_discarded, self._socket, place.name)  # by its name: the answer with its id may be lost
                 making.container = await engine.create(place.name, body)
-                inner.callback(discard, self._socket, making.container)
                 await engine.start(making.container)
                 tree = await self._checked(engine, client, making)
                 inner.callback(tree.close)
@@ -220,14 +226,14 @@ class DockerBackend:
             )
         try:
             tree = ContainerTree(group_of(state.pid, making.container, place.name), os.pidfd_open(state.pid))
-        except (OSError, ValueError) as gone:
+        except (OSError, ValueError, SandboxError) as gone:  # it may have ended while it was looked at
             raise SandboxError(f"the sandbox did not begin: {await _said(engine, making) or gone}") from gone
         try:
             paths = [str(path) for path in tree.group.paths]
             await anyio.to_thread.run_sync(
                 lambda: client.ask("adopt", fds=(tree.pidfd,), name=place.name, groups=paths)
             )
-            if (making.profile.runtime or "") in _PLAIN_RUNTIMES:
+            if not in_gvisor(state.pid):
                 enforced(state.pid, place.owner, os.fstat(making.merged), INSIDE)
         except (OSError, SandboxError) as wrong:
             tree.kill()
@@ -277,6 +283,10 @@ def refused(info: Info, profile: SandboxProfile) -> list[str]:
         ),
         (limits.processes is not None and not info.pids, "it bounds no processes"),
         (limits.cpu_milli is not None and not info.cpu, "it bounds no processor time"),
+        (
+            not profile.runtime and is_gvisor(info.runtime),
+            f"its own runtime is `{info.runtime}`; name it as the sandbox's `runtime`, so that its bounds are reckoned for it",
+        ),
         (
             bool(profile.runtime) and profile.runtime not in info.runtimes,
             f"it has no runtime `{profile.runtime}`, only {', '.join(info.runtimes)}; add it to the engine's `daemon.json`",
@@ -376,8 +386,14 @@ async def _said(engine: Engine, making: _Making) -> str:
     return ""
 
 
+def _discarded(path: str, container: str) -> None:
+    """Remove a container whose processes are gone. Where the engine does not answer, a later start finds what it keeps of it."""
+    with contextlib.suppress(SandboxError):
+        discard(path, container)
+
+
 async def _swept(engine: Engine, client: LauncherClient) -> None:
-    """Remove the containers, mounts and folders of supervisors that are gone: those with a lock that nobody holds."""
+    """Take away what supervisors left that are gone: their folders are those with a lock that nobody holds."""
     for folder in runtime_folder().glob("*-*"):
         with contextlib.suppress(OSError):  # it has no lock, or somebody holds it
             lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
@@ -389,3 +405,7 @@ async def _swept(engine: Engine, client: LauncherClient) -> None:
                 shutil.rmtree(folder)
             finally:
                 os.close(lock)
+    for left in await engine.containers({LABEL: None}):
+        # Of a folder that is gone. Only what has ended: a supervisor in another process namespace is not to be seen from here.
+        if left.status in ("exited", "dead") and not cgroups.supervised(left.name):
+            await engine.remove(left.id)

@@ -45,7 +45,7 @@ class Info:
     """What an engine says of itself.
 
     Attributes:
-        runtimes: names that `HostConfig.Runtime` may have. security: such as `seccomp`, `userns`, `rootless`.
+        runtime: the engine's own. runtimes: names that `HostConfig.Runtime` may have. security: such as `seccomp`, `userns`, `rootless`.
         memory, swap, pids, cpu: whether such a bound is enforced.
         driver: of control groups; `cgroups`: their version, `1` or `2`.
     """
@@ -53,6 +53,7 @@ class Info:
     system: str
     machine: str
     kernel: str
+    runtime: str
     runtimes: tuple[str, ...]
     security: tuple[str, ...]
     memory: bool
@@ -163,6 +164,7 @@ class Engine:
             system=said["OSType"],
             machine=said["Architecture"],
             kernel=said["KernelVersion"],
+            runtime=said.get("DefaultRuntime", ""),
             runtimes=tuple(sorted(said["Runtimes"])),
             security=tuple(part.partition("=")[2].partition(",")[0] for part in said.get("SecurityOptions") or ()),
             memory=bool(said.get("MemoryLimit")),

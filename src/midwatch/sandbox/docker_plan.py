@@ -20,7 +20,7 @@ from midwatch.sandbox.docker_image import Image
 from midwatch.sandbox.plan import BRIDGE_PORT, SOCKETS, UID, cell_command, environment, etc
 from midwatch.sandbox.profile import INSIDE, SandboxProfile
 
-__all__ = ["CONTROL", "LABEL", "OWNER_LABEL", "Place", "code_of", "container", "hello", "view"]
+__all__ = ["CONTROL", "LABEL", "OWNER_LABEL", "Place", "code_of", "container", "hello", "is_gvisor", "view"]
 
 CONTROL: Final = "/run/midwatch-control"
 """Where the folder with the cell's own socket is seen inside; the socket is gone before foreign code runs."""
@@ -28,6 +28,7 @@ LABEL: Final = "midwatch.sandbox"
 OWNER_LABEL: Final = "midwatch.folder"
 """Of which supervisor a container is: its folder, which it holds a lock in as long as it lives."""
 _SHARED_MEMORY: Final = 16 << 20
+_GVISOR_EACH, _GVISOR_ITSELF = 4, 256
 _LOG: Final = {"Type": "json-file", "Config": {"max-size": "64k", "max-file": "1"}}
 _ETC: Final = ("passwd", "group", "hosts", "nsswitch.conf", "resolv.conf")
 
@@ -138,7 +139,7 @@ def _host(profile: SandboxProfile, place: Place) -> dict[str, Any]:
         "Runtime": profile.runtime or "",
         "Memory": limits.memory,
         "MemorySwap": limits.memory,
-        "PidsLimit": limits.processes,
+        "PidsLimit": _processes(profile),
         "NanoCpus": (limits.cpu_milli or 0) * 1_000_000,
         "OomKillDisable": False,
         "Ulimits": [
@@ -153,6 +154,17 @@ def _host(profile: SandboxProfile, place: Place) -> dict[str, Any]:
         },
         "Mounts": _mounts(profile, place),
     }
+
+
+def is_gvisor(runtime: str | None) -> bool:
+    """Whether a runtime's name is one of gVisor's; a guess, on which no promise rests."""
+    return (runtime or "").startswith(("runsc", "gvisor"))
+
+
+def _processes(profile: SandboxProfile) -> int:
+    """Give the bound of the control group. gVisor's own threads count there, some for each process inside and many for itself."""
+    processes = profile.limits.processes or 0
+    return processes * _GVISOR_EACH + _GVISOR_ITSELF if is_gvisor(profile.runtime) else processes
 
 
 def _mounts(profile: SandboxProfile, place: Place) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from midwatch.errors import SandboxError
 from midwatch.sandbox.cgroups import Group
 from midwatch.sandbox.port import Stats
 
-__all__ = ["ContainerTree", "enforced", "group_of", "groups"]
+__all__ = ["ContainerTree", "enforced", "group_of", "groups", "in_gvisor"]
 
 _V1: Final = ("memory", "pids", "cpu", "cpuacct", "freezer")
 _GONE_S: Final = 5.0
@@ -184,6 +184,11 @@ def enforced(pid: int, owner: tuple[int, int], workspace: os.stat_result, inside
     lost = [name for name, holds in held.items() if not holds()]
     if lost:
         raise SandboxError(f"the Docker engine started a container without {', '.join(lost)}; nothing ran in it")
+
+
+def in_gvisor(pid: int) -> bool:
+    """Whether a process is gVisor's kernel in user space, by the title that it gives itself before anything runs in it."""
+    return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"runsc-sandbox\0")
 
 
 def _own(pid: int, name: str) -> bool:
