@@ -1,7 +1,8 @@
 """Facts of effects for whoever shows them: what each call of a run was seen to do, and what became of it.
 
-In:   a store, a run, the folder with the run's layers. Out: steps in the order of the ledger; diffs of texts.
-May import: sandbox's effects, layers and beneath, records, store (port). Must not know: how it is shown, who may commit.
+In:   a store, a run, the folder with the run's layers. Out: steps in the order of the ledger; diffs of texts; what a commit would do.
+May import: engine's staging, sandbox's effects, layers, release and beneath, records, store (port). Must not know: how it is shown,
+who may commit.
 Why from the events and not from the layer files: the ledger is chained, a file can be lost; only contents are read from files.
 """
 
@@ -13,25 +14,35 @@ import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import orjson
 
+from midwatch.engine.staging import staged_of
 from midwatch.errors import SandboxError
 from midwatch.records.event import Event
 from midwatch.sandbox.beneath import open_at, open_root
 from midwatch.sandbox.effects import CHANGING, Change, Request, raw
 from midwatch.sandbox.layers import Layer, contents_of, open_content
+from midwatch.sandbox.release import Item, plan
 from midwatch.store.port import Store, Tx
 
-__all__ = ["Diff", "State", "Step", "as_json", "diffs", "steps"]
+__all__ = ["Diff", "Planned", "State", "Step", "as_json", "diffs", "planned", "steps"]
 
 State = Literal["staged", "committed", "discarded"]
 
 MOST: Final = 256 << 10
 """Longest text that is compared, bytes."""
-_KINDS: Final = ("finished", "effect.undone", "effects.committed", "effects.discarded")
+_KINDS: Final = (
+    "finished",
+    "effect.undone",
+    "effects.sending",
+    "effects.sent",
+    "effects.committed",
+    "effects.discarded",
+)
 _PAGE: Final = 1000
 _ENDS: Final[Mapping[str, State]] = {"effects.committed": "committed", "effects.discarded": "discarded"}
 
@@ -43,7 +54,8 @@ class Step:
     Attributes:
         seq: of the `finished` event, or of `effect.undone`. effect: journal id. undoes: whether it took an effect back.
         usage: the machine's counters of the sandbox, as of then.
-        states: by path, of what changed. sent: what became of requests that were staged.
+        states: by path, of what changed. sent: what became of requests that were staged, by their place among the requests:
+            `staged`, `discarded`, `sending` (or cut while it was), else how it ended.
     """
 
     seq: int
@@ -58,7 +70,7 @@ class Step:
     layer: Layer
     usage: Mapping[str, int]
     states: dict[str, State] = field(default_factory=dict)
-    sent: State = "staged"
+    sent: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +93,8 @@ def _steps(tx: Tx, run: str, folder: Path) -> list[Step]:
         state = _ENDS.get(event.kind)
         if state is not None:
             _settle(found, state, event.data.get("paths"))
+        elif event.kind in ("effects.sending", "effects.sent"):
+            _sent(found, event)
         elif event.data.get("observed"):
             found.append(_step(tx, event, folder))
     return found
@@ -100,8 +114,17 @@ def _settle(found: Sequence[Step], state: State, paths: Sequence[str] | None) ->
         for path, before in step.states.items():
             if before == "staged" and (wanted is None or path in wanted):
                 step.states[path] = state
-        if wanted is None and step.sent == "staged":
-            step.sent = state
+        if wanted is None:
+            step.sent |= {index: state for index, before in step.sent.items() if before == "staged"}
+
+
+def _sent(found: Sequence[Step], event: Event) -> None:
+    seq, _, index = str(event.data["request"]).partition(":")
+    status = event.data.get("status")
+    word = event.data.get("outcome", "sending")
+    for step in found:
+        if step.seq == int(seq):
+            step.sent[int(index)] = word if status is None else f"{word} {status}"
 
 
 def _step(tx: Tx, event: Event, folder: Path) -> Step:
@@ -126,6 +149,7 @@ def _step(tx: Tx, event: Event, folder: Path) -> Step:
         layer=layer,
         usage=event.data.get("usage", {}),
         states={change.path: "staged" for change in layer.changes if change.op in CHANGING},
+        sent={index: "staged" for index, request in enumerate(layer.requests) if request.outcome == "staged"},
     )
 
 
@@ -148,8 +172,8 @@ def as_json(step: Step) -> dict[str, Any]:
             for change in step.layer.changes
         ],
         "requests": [
-            request.to_json() | ({"state": step.sent} if request.outcome == "staged" else {})
-            for request in step.layer.requests
+            request.to_json() | ({"state": step.sent[index]} if index in step.sent else {})
+            for index, request in enumerate(step.layer.requests)
         ],
     }
 
@@ -228,3 +252,28 @@ def _beneath(workspace: Path, name: bytes) -> bytes | None:
         return None
     finally:
         os.close(root)
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What a commit would do: paths, and requests that would be sent. `others`: paths that are staged and not meant."""
+
+    items: tuple[Item, ...]
+    requests: tuple[Request, ...]
+    others: int
+
+
+def planned(store: Store, run: str, folder: Path, workspace: Path, only: Sequence[str] = ()) -> Planned:
+    """Say what a commit of what is still staged would do, as the workspace is now. Nothing is changed.
+
+    Args:
+        only: globs of paths; requests are not meant then. Empty: everything.
+
+    Raises:
+        SandboxError: a layer or the workspace cannot be read.
+    """
+    held = store.read(lambda tx: staged_of(tx, run, folder))
+    whole = plan([item.layer for item in held], workspace)
+    meant = tuple(item for item in whole.items if not only or any(fnmatchcase(item.path, glob) for glob in only))
+    asked = (request for item in held for request in item.layer.requests if request.outcome == "staged")
+    return Planned(meant, () if only else tuple(asked), len(whole.items) - len(meant))

@@ -26,12 +26,28 @@ _LOOKS: Final = ("executed", "read")
 _HASH: Final = 8
 
 
+_ELSEWHERE: Final = ("commit", "discard")
+"""Commands of `releasing`, imported when asked for."""
+
+
 class _Effects(click.Group):
     """Takes `effects RUN` for `effects show RUN`."""
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name all of them."""
+        return sorted({*super().list_commands(ctx), *_ELSEWHERE})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one."""
+        if cmd_name not in _ELSEWHERE:
+            return super().get_command(ctx, cmd_name)
+        from midwatch.surfaces.cli import releasing
+
+        return {"commit": releasing.commit, "discard": releasing.discard}[cmd_name]
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put the word in that was left out."""
-        if args and args[0] not in self.commands and args[0] not in ("-h", "--help"):
+        if args and args[0] not in self.list_commands(ctx) and args[0] not in ("-h", "--help"):
             args = ["show", *args]
         return super().parse_args(ctx, args)
 
@@ -93,7 +109,7 @@ def _lines(step: Step, told: list[Diff], *, everything: bool) -> list[str]:
     for op in _LOOKS:
         if left[op] > _FEW and not everything:
             lines.append(f"  {op:<10}  … {left[op] - _FEW:,} more; `--all` shows them")
-    return lines + [f"  {_request(request, step)}" for request in step.layer.requests]
+    return lines + [f"  {_request(request, step.sent.get(index))}" for index, request in enumerate(step.layer.requests)]
 
 
 def _change(change: Change) -> str:
@@ -120,13 +136,13 @@ def _state(step: Step, change: Change) -> str:
     return f"  {state}" if state and change.op not in _LOOKS else ""
 
 
-def _request(request: Request, step: Step) -> str:
+def _request(request: Request, became: str | None) -> str:
     said = f" {request.status}" if request.status is not None else ""
     why = f": {request.reason}" if request.reason else ""
     bodies = (
         f", {quantity(request.sent)} out, {quantity(request.received)} in" if request.sent or request.received else ""
     )
-    state = f"  {step.sent}" if request.outcome == "staged" and step.sent != "staged" else ""
+    state = "" if became in (None, "staged") else f"  {became}"
     return (
         f"{request.outcome:<10}  {request.method} {request.host}:{request.port}{request.path}{said}{bodies}{why}{state}"
     )
@@ -138,9 +154,7 @@ def _diff(diff: Diff) -> list[str]:
 
 def _summary(found: list[Step], run: str) -> str:
     states = Counter(state for step in found for state in step.states.values())
-    held = sum(
-        request.outcome == "staged" for step in found if step.sent == "staged" for request in step.layer.requests
-    )
+    held = sum(word == "staged" for step in found for word in step.sent.values())
     told = [f"{count:,} {word}" for word, count in sorted(states.items())]
     told += [f"{held:,} requests held back"] if held else []
     waits = states["staged"] or held
