@@ -18,7 +18,7 @@ from typing import Final
 from midwatch.errors import SandboxError
 from midwatch.sandbox.effects import raw
 
-__all__ = ["EXCHANGE", "FOLDER", "NOREPLACE", "open_at", "open_below", "open_root", "parts_of", "rename_at"]
+__all__ = ["EXCHANGE", "FOLDER", "NOREPLACE", "open_at", "open_below", "open_root", "parts_of", "rename_at", "sync_all"]
 
 FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 NOREPLACE: Final = 1
@@ -109,3 +109,10 @@ def rename_at(old_folder: int, old: bytes, new_folder: int, new: bytes, how: int
     if got != 0:
         failed = ctypes.get_errno()
         raise OSError(failed, os.strerror(failed), old, None, new)
+
+
+def sync_all(folder: int) -> None:
+    """Make everything durable that was written to the file system of an open folder."""
+    if _libc.syncfs(folder) != 0:
+        failed = ctypes.get_errno()
+        raise OSError(failed, os.strerror(failed))
