@@ -67,6 +67,19 @@ def test_a_name_is_resolved_once_and_only_its_checked_address_is_used(tmp_path: 
 
 
 @pytest.mark.req("EGRESS-5")
+def test_another_address_is_tried_only_where_none_was_connected_to(tmp_path: Path) -> None:
+    """A checked address where nothing listens gives way to the next; one that answers badly does not."""
+    names = {HOST: ["127.0.0.9", "::1", "127.0.0.1"]}
+    with Host() as host, Site(tmp_path, (rule(host),), names=names) as site:
+        assert (200, b"hello /a") == site.ask(url(host), "POST", b"x")[::2]
+        assert 1 == len(host.seen)
+        site.names = {HOST: ["127.0.0.9"]}
+        assert 502 == site.ask(url(host))[0]
+        site.names = {HOST: []}
+        assert 502 == site.ask(url(host))[0]
+
+
+@pytest.mark.req("EGRESS-5")
 def test_a_redirect_is_passed_on_and_meets_the_rules_again(tmp_path: Path) -> None:
     """The broker follows nothing; a client that follows is refused as if it had asked at once."""
     with Host() as inner, Host() as host, Site(tmp_path, (rule(host, headers=KEYED),), {"KEY": KEY}) as site:

@@ -1,9 +1,11 @@
 """Attacks on the broker's secrets, and with credentials that were never issued through it."""
 
 import base64
+import contextlib
 import gzip
 import json
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from midwatch.config.specs import EgressRule
 from midwatch.errors import SandboxError
 from midwatch.sandbox.bridge import DUMMY_KEY
 from midwatch.sandbox.egress import Broker
+from midwatch.sandbox.egress_secrets import Refused, cleared, query_refusal
 from midwatch.sandbox.profile import SandboxProfile
 from tests.attack.egress_site import HOST, KEY, KEYED, NOW_US, Host, Site, rule, told, url
 
@@ -213,3 +216,60 @@ def test_cookies_never_come_in(tmp_path: Path) -> None:
         assert {"x-kept", "content-length"} == set(headers)
         assert 200 == site.ask(url(host))[0]
         assert [] == [value for seen in host.seen for value in seen.get("cookie")]
+
+
+@pytest.mark.req("EGRESS-9")
+def test_a_secret_of_the_broker_is_not_sent_by_the_sandbox_itself(tmp_path: Path) -> None:
+    """Wherever the sandbox got it from, a request that holds a secret in its address, a header or its body is refused."""
+    with (
+        Host() as host,
+        Site(tmp_path, (rule(host, headers=KEYED), rule(host, name="b.partner.net")), {"KEY": KEY}) as site,
+    ):
+        other = url(host).replace(HOST, "b.partner.net")
+        hidden = base64.urlsafe_b64encode(KEY.encode()).decode().rstrip("=")
+        assert 403 == site.ask(other + "/" + KEY.encode().hex())[0]
+        assert 403 == site.ask(f"{other}?q={hidden}")[0]
+        assert 403 == site.ask(other, headers={"X-Note": f"it is {KEY}"})[0]
+        assert 403 == site.ask(other, "POST", json.dumps({"note": KEY}).encode())[0]
+        assert [] == host.seen
+        assert KEY not in repr(site.requests())
+
+
+@pytest.mark.req("EGRESS-10")
+def test_what_a_basic_secret_wraps_is_a_secret_too(tmp_path: Path) -> None:
+    """A host that decodes `user:password` and sends the password back is cut as well."""
+    secret = base64.b64encode(b"robot:open-sesame").decode()
+    host = Host(lambda seen: (200, [], b"welcome robot, your password is open-sesame"))
+    with (
+        host,
+        Site(tmp_path, (rule(host, headers={"Authorization": "Basic ${secret:PAIR}"}),), {"PAIR": secret}) as site,
+    ):
+        status, _, body = site.ask(url(host))
+        assert (502, False) == (status, b"open-sesame" in body)
+        assert [f"Basic {secret}"] == host.seen[0].get("authorization")
+
+
+@pytest.mark.req("EGRESS-8")
+def test_no_header_or_query_makes_the_checks_slow() -> None:
+    """The checks of what a sandbox sends take time in proportion to its length, whatever it is made of."""
+    for piece in (
+        "-eyJaaaaaaaa",
+        "a-",
+        "x-amz-",
+        "api-key-",
+        "&token",
+        "sk-",
+        "%2e",
+        "-----BEGIN ",
+        "gh",
+        "\u00e9",
+        ".",
+        "_",
+        "session",
+    ):
+        text = piece * (32_000 // len(piece))
+        began = time.process_time()
+        with contextlib.suppress(Refused):
+            cleared([(text, text), ("x", text)], ())
+        query_refusal(text)
+        assert time.process_time() - began < 1, piece

@@ -322,6 +322,8 @@ class Attachment:
         self._book.known(entry, found.allow.host, found.allow.port, asked.path)
         with self._room.lease() as grow:
             body = await channel.body(head, grow)
+            if self._vault.holds(body):
+                raise Refused("the request holds a secret of the broker, which was never given to the sandbox")
             if found.allow.rule.stage and found.method not in READS:
                 await self._stage(channel, found, body, entry)
                 return

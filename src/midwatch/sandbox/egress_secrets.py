@@ -142,7 +142,8 @@ class Vault:
 
     def __init__(self, secrets: Mapping[str, str]) -> None:
         self._secrets = dict(secrets)
-        self._forms = tuple(sorted({form for secret in self._secrets.values() for form in _forms(secret)}))
+        told = {part for secret in self._secrets.values() for part in (secret, *_inner(secret))}
+        self._forms = tuple(sorted({form for part in told for form in _forms(part)}))
 
     def __repr__(self) -> str:
         return f"Vault({len(self._secrets)} secrets)"
@@ -167,6 +168,10 @@ class Vault:
         if problem:
             raise Refused(problem)
         return [(name, _NAME.sub(lambda found: self._secrets[found[1]], value)) for name, value in headers.items()]
+
+    def holds(self, *texts: bytes) -> bool:
+        """Say whether a secret stands in what the sandbox wants to send: it was never given one, so it got it elsewhere."""
+        return any(form in text for text in texts for form in self._forms)
 
     def masked(self, text: str) -> str:
         """Give a text that can be recorded."""
@@ -226,6 +231,15 @@ def _overlap(data: bytes, form: bytes) -> int:
             return len(data) - at
         at = data.find(form[0], at + 1)
     return 0
+
+
+def _inner(secret: str) -> list[str]:
+    """Give what a secret for `Basic` wraps: `user:password`, and the password."""
+    try:
+        pair = base64.b64decode(secret, validate=True).decode("ascii")
+    except ValueError:
+        return []
+    return [pair, pair.partition(":")[2]] if ":" in pair and pair.isprintable() else []
 
 
 def _forms(secret: str) -> set[bytes]:

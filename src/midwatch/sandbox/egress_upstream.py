@@ -124,6 +124,8 @@ def order(
         own = [(name, value) for name, value in own if name.lower() not in ("accept-encoding", "range", "if-range")]
         own.append(("Accept-Encoding", "identity"))
     target = asked.path if asked.query is None else f"{asked.path}?{asked.query}"
+    if vault.holds(target.encode("ascii"), *(f"{name}: {value}".encode("latin-1") for name, value in own)):
+        raise Refused("the request holds a secret of the broker, which was never given to the sandbox")
     return Order(verdict, method, target, tuple(own), inspected)
 
 
