@@ -138,7 +138,7 @@ async def open_sandbox(
         profile: what its limits leave open is taken from `sandbox.profile.DEFAULT_LIMITS`.
         backend: its name, or an object, which is left open.
         layers: of an earlier sandbox with the same workspace, oldest first; its files are there again.
-        egress: what answers requests; without one there is no way out.
+        egress: what answers requests; a broker of the profile's rules unless given. Without rules there is no way out.
 
     Raises:
         SandboxError: this machine cannot hold the profile; nothing was started, nothing was weakened.
@@ -147,9 +147,9 @@ async def open_sandbox(
 
     whole = replace(profile, limits=merged(profile.limits))
     if whole.egress and egress is None:
-        raise SandboxError(
-            "the profile has rules for the network, and nothing was given that holds requests to them; give `egress`"
-        )
+        from midwatch.sandbox.egress import Broker  # noqa: PLC0415 - TLS and HTTP only where something may be asked
+
+        egress = Broker(clock)
     async with contextlib.AsyncExitStack() as stack:
         if isinstance(backend, str):
             made = backend_of(backend)

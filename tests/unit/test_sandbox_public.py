@@ -134,19 +134,29 @@ def test_a_sandbox_is_closed_with_its_block_and_has_every_bound(tmp_path: Path) 
 
 
 @pytest.mark.req("SBXAPI-2")
-def test_what_cannot_be_had_is_refused(tmp_path: Path) -> None:
-    """A backend that does not isolate cannot be named, and rules that nothing would hold requests to are no rules."""
+def test_what_does_not_isolate_cannot_be_named(tmp_path: Path) -> None:
+    """A name is a promise of isolation: `process` is none, and no other name is taken for one of ours."""
 
-    async def opened(profile: SandboxProfile, backend: Any) -> None:
-        async with open_sandbox(profile, backend):
+    async def body() -> None:
+        async with open_sandbox(SandboxProfile(tmp_path), "process"):
             pass
 
     with pytest.raises(SandboxError, match="no backend `process` isolates; name `bubblewrap` or `docker`"):
-        anyio.run(opened, SandboxProfile(tmp_path), "process")
+        anyio.run(body)
+
+
+@pytest.mark.req("SBXAPI-2")
+@pytest.mark.parametrize("rules", [(), (EgressRule("example.org"),)], ids=["none", "one"])
+def test_a_way_out_is_there_only_where_a_rule_is(rules: tuple[EgressRule, ...], tmp_path: Path) -> None:
+    """Rules get a broker that holds requests to them; without rules nothing is put into the sandbox."""
     told = Told()
-    with pytest.raises(SandboxError, match="rules for the network"):
-        anyio.run(opened, SandboxProfile(tmp_path, egress=(EgressRule("example.org"),)), told)
-    assert [] == told.said
+
+    async def body() -> None:
+        async with open_sandbox(SandboxProfile(tmp_path, egress=rules), told):
+            pass
+
+    anyio.run(body)
+    assert bool(rules) == (told.said[0][3] is not None)
 
 
 @pytest.mark.req("SBXAPI-2")
