@@ -16,11 +16,12 @@ from midwatch.config.specs import SandboxLimits
 from midwatch.sandbox.celled import CelledSandbox
 from midwatch.sandbox.docker import DockerBackend
 from midwatch.sandbox.docker_api import Engine
+from midwatch.sandbox.docker_plan import LABEL
 from midwatch.sandbox.layers import Layer
 from midwatch.sandbox.port import RunResult
 from midwatch.sandbox.profile import DEFAULT_LIMITS, SandboxProfile
 
-__all__ = ["TREE", "Ground", "run", "said", "soon"]
+__all__ = ["TREE", "Ground", "nothing_left", "run", "said", "soon"]
 
 TREE: Final = """
 import os, signal, sys, time
@@ -43,6 +44,14 @@ class Ground:
     backend: DockerBackend
     workspace: Path
     layers: Path
+
+    @classmethod
+    def below(cls, folder: Path, host: str, backend: DockerBackend) -> "Ground":
+        """Make one."""
+        for name in ("work", "layers"):
+            (folder / name).mkdir()
+        (folder / "work" / "base.txt").write_text("base\n")
+        return cls(host, backend, folder / "work", folder / "layers")
 
     def profile(self, **changes: Any) -> SandboxProfile:
         """Give a profile of the workspace, with some limits and fields changed."""
@@ -89,3 +98,13 @@ async def soon(holds: Callable[[], bool], seconds: float = 10) -> bool:
             return True
         await anyio.sleep(0.01)
     return holds()
+
+
+async def nothing_left(ground: Ground) -> None:
+    """No container, no folder of a sandbox."""
+    async with ground.engine() as engine:
+        assert [] == await engine.containers({LABEL: None})
+    client = ground.backend._client
+    assert client is not None
+    assert [] == list((client.folder / "net").iterdir())
+    assert [] == list((client.folder / "control").iterdir())

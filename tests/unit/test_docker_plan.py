@@ -68,6 +68,14 @@ def test_a_profile_is_written_out_as_one_container() -> None:
         _bind("/run/x/box/mw-1/code/0", str(PACKAGE)),
         _bind("/run/x/box/mw-1/code/1", "/data"),
     ]
+
+
+@pytest.mark.req("DOCKER-1")
+def test_a_profile_is_written_out_as_bounds_and_rights() -> None:
+    """None of them is left to the engine's own choice."""
+    host = docker_plan.container(SandboxProfile(Path("/w")), PLACE, IMAGE)["HostConfig"]
+
+    assert len(host.pop("Mounts")) == 9
     privileges, filtered = host.pop("SecurityOpt")
     assert privileges == "no-new-privileges"
     assert json.loads(filtered.removeprefix("seccomp=")) == seccomp.docker_profile()

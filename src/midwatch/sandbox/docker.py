@@ -78,7 +78,7 @@ class DockerBackend:
     level = "docker"
     isolates = True
 
-    def __init__(self, *, host: str | None = None, sys_path: Sequence[str] | None = None) -> None:
+    def __init__(self, host: str | None = None, *, sys_path: Sequence[str] | None = None) -> None:
         """Make one.
 
         Args:
