@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import gzip
+import itertools
 import json
 import logging
 import time
@@ -11,12 +12,14 @@ from pathlib import Path
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from midwatch.config.specs import EgressRule
 from midwatch.errors import SandboxError
 from midwatch.sandbox.bridge import DUMMY_KEY
 from midwatch.sandbox.egress import Broker
-from midwatch.sandbox.egress_secrets import Refused, cleared, query_refusal
+from midwatch.sandbox.egress_secrets import Echoed, Refused, Vault, cleared, query_refusal
 from midwatch.sandbox.profile import SandboxProfile
 from tests.attack.egress_site import HOST, KEY, KEYED, NOW_US, Host, Site, rule, told, url
 
@@ -273,3 +276,25 @@ def test_no_header_or_query_makes_the_checks_slow() -> None:
             cleared([(text, text), ("x", text)], ())
         query_refusal(text)
         assert time.process_time() - began < 1, piece
+
+
+@pytest.mark.req("EGRESS-10")
+@given(
+    text=st.lists(st.sampled_from(["a", "aab", "aabaaba", "aabaabaa", "c"]), max_size=12).map("".join),
+    cuts=st.lists(st.integers(0, 60), max_size=8),
+)
+def test_a_scan_finds_a_secret_however_a_stream_is_cut(text: str, cuts: list[int]) -> None:
+    """Bytes pass unchanged and none is lost, or the scan ends before the secret's last byte: the cuts make no difference."""
+    secret, data = "aabaabaa", text.encode()
+    scan, passed = Vault({"KEY": secret}).scan(), b""
+    ends = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
+    try:
+        for start, end in itertools.pairwise(ends):
+            passed += scan.feed(data[start:end])
+        passed += scan.end()
+    except Echoed:
+        assert secret in text or secret[::-1] in text
+        assert secret.encode() not in passed
+    else:
+        assert secret not in text
+        assert data == passed
