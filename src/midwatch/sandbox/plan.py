@@ -17,7 +17,7 @@ from typing import Any, Final
 from midwatch.sandbox.launcher import ARGUMENTS_FD, CONTROL_FD, SECCOMP_FD
 from midwatch.sandbox.profile import INSIDE, SandboxProfile
 
-__all__ = ["BRIDGE_PORT", "SOCKETS", "UID", "Machine", "Plan", "code_of", "environment", "etc", "plan"]
+__all__ = ["BRIDGE_PORT", "SOCKETS", "UID", "Machine", "Plan", "cell_command", "code_of", "environment", "etc", "plan"]
 
 UID: Final = 1000
 """Who the agent is, inside. Outside it is a user of its own."""
@@ -107,7 +107,7 @@ def plan(profile: SandboxProfile, machine: Machine, *, root: str, sockets: str |
         },
         start={
             # By a descriptor: the command line of the first process is there to be read by every other one.
-            "argv": [machine.bwrap, "--args", str(ARGUMENTS_FD), "--", *_cell(machine)],
+            "argv": [machine.bwrap, "--args", str(ARGUMENTS_FD), "--", *cell_command(machine.python, str(CONTROL_FD))],
             "arguments": _arguments(profile, machine, root, sockets, code),
             "rlimits": {
                 "core": 0,
@@ -126,8 +126,15 @@ def plan(profile: SandboxProfile, machine: Machine, *, root: str, sockets: str |
     )
 
 
-def _cell(machine: Machine) -> list[str]:
-    return [machine.python, "-I", "-S", str(Path(__file__).with_name("cell.py")), str(CONTROL_FD)]
+def cell_command(python: str, place: str) -> list[str]:
+    """Give the command that runs a cell. As a module, not a script: a script is compiled anew each time.
+
+    Args:
+        place: as `cell.main`.
+    """
+    root = str(Path(__file__).resolve().parents[2])
+    code = f"import sys; sys.path.insert(0, {root!r}); from midwatch.sandbox.cell import main; main({place!r})"
+    return [python, "-I", "-S", "-c", code]
 
 
 def _arguments(
@@ -136,7 +143,7 @@ def _arguments(
     return [
         *("--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"),
         *("--uid", str(UID), "--gid", str(UID), "--hostname", "agent", "--disable-userns"),
-        *("--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"),
+        *("--die-with-parent", "--as-pid-1", "--new-session", "--cap-drop", "ALL", "--clearenv"),
         *("--ro-bind", "/usr", "/usr"),
         *_roots(machine),
         *("--dir", "/etc"),
@@ -198,6 +205,7 @@ def environment(profile: SandboxProfile, *, bridged: bool) -> dict[str, str]:
         "HOME": "/tmp",  # noqa: S108 - inside, a file system of its own
         "LANG": "C.UTF-8",
         "USER": "agent",
+        "MIDWATCH_SANDBOX": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         **proxies,
         **profile.env,

@@ -2,7 +2,8 @@
 
 In:   small numbers. Out: small typed results; what this machine does not tell stands under `missing`.
 May import: the decorator, the markers, the package logs; the standard library. Must not know: who asks.
-Why in the broker: these facts are the machine's, and a sandbox that isolates would show its own instead.
+Why `disks` and `processes` act in the broker: these facts are the machine's, and a sandbox that isolates would tell its own instead.
+`memory` is the same inside, and `packages` needs `/var/log`, which a fleet mounts; where it is missing, it says so.
 """
 
 from __future__ import annotations
@@ -24,9 +25,7 @@ from midwatch.tools.decorate import tool
 
 __all__ = ["disks", "memory", "packages", "processes"]
 
-_host = partial(
-    tool, effect="read", idempotent=True, reversible=False, open_world=False, observers=(), runs="broker", timeout="30s"
-)
+_host = partial(tool, effect="read", idempotent=True, reversible=False, open_world=False, observers=(), timeout="30s")
 # File systems that live in memory, or show something that is no disk.
 _NO_DISK: Final = frozenset(
     {
@@ -121,7 +120,7 @@ class Processes:
     missing: Missing
 
 
-@_host(name="host.packages")
+@_host(name="host.packages", runs="sandbox")
 def packages(
     context: ToolContext, since_hours: Annotated[int, Field(ge=1, le=8760), Arg(role="quantity")] = 24
 ) -> Annotated[Packages, Out(author="service")]:
@@ -135,7 +134,7 @@ def packages(
     return Packages(found.source or "none", len(changes), changes[-_MAX_CHANGES:], _short(found.missing))
 
 
-@_host(name="host.disks")
+@_host(name="host.disks", runs="broker")
 def disks() -> Annotated[Disks, Out(author="service")]:
     """List the mounted file systems with size, free space and how full they are in percent, fullest first."""
     missing: list[str] = []
@@ -155,7 +154,7 @@ def disks() -> Annotated[Disks, Out(author="service")]:
     return Disks(ordered[:_MAX_DISKS], _short(missing))
 
 
-@_host(name="host.memory")
+@_host(name="host.memory", runs="sandbox")
 def memory() -> Annotated[Memory, Out(author="service")]:
     """Tell how much main memory and swap there is and is free, in bytes, and whether programs wait for memory."""
     missing: list[str] = []
@@ -172,7 +171,7 @@ def memory() -> Annotated[Memory, Out(author="service")]:
     )
 
 
-@_host(name="host.processes")
+@_host(name="host.processes", runs="broker")
 def processes(
     top: Annotated[int, Field(ge=1, le=_MAX_PROCESSES), Arg(role="quantity")] = 10,
     by: Annotated[Literal["memory", "cpu"], Arg(role="selector")] = "memory",
