@@ -105,6 +105,5 @@ async def nothing_left(ground: Ground) -> None:
     async with ground.engine() as engine:
         assert [] == await engine.containers({LABEL: None})
     client = ground.backend._client
-    assert client is not None
-    assert [] == list((client.folder / "net").iterdir())
-    assert [] == list((client.folder / "control").iterdir())
+    if client is not None:
+        assert [] == [*(client.folder / "net").iterdir(), *(client.folder / "control").iterdir()]
