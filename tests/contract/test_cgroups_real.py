@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import pytest
@@ -185,6 +186,21 @@ def test_value_that_the_kernel_refuses(ground: Ground | None) -> None:
     with pytest.raises(SandboxError, match=r"pids\.max` does not take `-7`.*run Midwatch as root"):
         ground.layout.create(name, replace(LIMITS, processes=-7))
     assert not any((place.base / cgroups.PARENT / name).exists() for place in ground.layout.places)
+
+
+@pytest.mark.req("CGROUP-2")
+def test_many_groups_at_once(ground: Ground | None) -> None:
+    """Groups that come and go together do not take each other's parent away."""
+    if ground is None:
+        return
+
+    def often(thread: int) -> int:
+        for number in range(25):
+            ground.layout.create(cgroups.named(f"many{thread}-{number}"), LIMITS).remove()
+        return 25
+
+    with ThreadPoolExecutor(4) as threads:
+        assert [25] * 4 == list(threads.map(often, range(4)))
 
 
 @pytest.mark.req("CGROUP-4")

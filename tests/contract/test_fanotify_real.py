@@ -269,6 +269,20 @@ os.close(os.open("fifo", os.O_RDONLY | os.O_NONBLOCK))
     assert listener.alive()
 
 
+@pytest.mark.req("OBSERVE-3")
+def test_path_that_is_too_long_to_be_told(view: View | None, listener: Listener | None) -> None:
+    """A file so deep that the kernel tells no path is lost, and the listener goes on."""
+    if view is None or listener is None:
+        return
+    program = (
+        "import os\nfor _ in range(30):\n    os.mkdir('d' * 200)\n    os.chdir('d' * 200)\nopen('deep', 'w').close()"
+    )
+    view.act(program)
+    assert Observed(lost=True) == listener.take()
+    view.act("open('config.yaml').read()")
+    assert Observed(read=frozenset({"config.yaml"})) == listener.take()
+
+
 @pytest.mark.req("OBSERVE-4")
 @pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnhandledThreadExceptionWarning"

@@ -353,10 +353,10 @@ def _made(place: Place, name: str) -> Path:
     parent = place.base / PARENT
     try:
         for _ in range(8):  # whoever removes the last group takes the parent along
-            parent.mkdir(exist_ok=True)
-            if place.version == 2 and place.controllers:
-                _given_on(place, parent)
             with contextlib.suppress(FileNotFoundError):
+                parent.mkdir(exist_ok=True)
+                if place.version == 2 and place.controllers:
+                    _given_on(place, parent)
                 (parent / name).mkdir()
                 return parent / name
     except FileExistsError as taken:
@@ -381,7 +381,7 @@ def _given_on(place: Place, parent: Path) -> None:
                     with contextlib.suppress(ProcessLookupError):
                         (leaf / "cgroup.procs").write_text(str(pid))
         if absent:
-            _write(path, " ".join(f"+{name}" for name in absent))
+            _put(path, " ".join(f"+{name}" for name in absent))
 
 
 def _settings(where: Mapping[str, Path], limits: SandboxLimits, *, swap: bool) -> Iterator[tuple[Path, str]]:
@@ -436,13 +436,17 @@ def _removed(path: Path) -> bool:
 
 def _write(path: Path, value: str) -> None:
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CLOEXEC)  # never makes a file where the kernel has none
-        try:
-            os.write(handle, value.encode("ascii"))
-        finally:
-            os.close(handle)
+        _put(path, value)
     except OSError as problem:
         raise SandboxError(f"`{path}` does not take `{value}`: {problem.strerror}; {_REMEDY}") from problem
+
+
+def _put(path: Path, value: str) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CLOEXEC)  # never makes a file where the kernel has none
+    try:
+        os.write(handle, value.encode("ascii"))
+    finally:
+        os.close(handle)
 
 
 def _members(path: Path) -> frozenset[int]:
