@@ -11,7 +11,7 @@ import contextlib
 import sys
 import sysconfig
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,12 +19,14 @@ from midwatch.config.fleet import Fleet
 from midwatch.config.specs import SandboxSpec
 from midwatch.errors import InvalidFleet, Problem, SandboxError
 from midwatch.sandbox import cgroups
+from midwatch.sandbox.effects import Request
 from midwatch.sandbox.living import Living, Register
 from midwatch.sandbox.port import Backend, Egress, Sandbox
 from midwatch.sandbox.profile import SandboxProfile, merged
 
 if TYPE_CHECKING:
     from midwatch.engine.staging import Isolation
+    from midwatch.sandbox.egress import Api
     from midwatch.tools.registry import Registry
 
 __all__ = ["backends_of", "isolation", "profile_of", "sandboxes"]
@@ -86,15 +88,42 @@ def isolation(
     from midwatch.sandbox.process import ProcessSandbox  # noqa: PLC0415 - as above
 
     backends = backends_of(fleet, make)
-    register = sandboxes(home)
-    code = _code(registry)
+    code = (*_code(registry), *(program.path for agent in fleet.agents.values() for program in agent.programs))
 
-    def egress(_agent: str, spec: SandboxSpec) -> Egress | None:
-        if not spec.egress:
+    def egress(_agent: str, spec: SandboxSpec, api: Api | None) -> Egress | None:
+        if not spec.egress and api is None:
             return None
         from midwatch.sandbox.egress import Broker  # noqa: PLC0415 - only where something may be asked
 
-        return Broker(clock, known=known)
+        return Broker(clock, known=known, api=api)
+
+    async def send(agent: str, request: Request, body: bytes) -> Request:
+        from midwatch.sandbox.egress import Broker  # noqa: PLC0415 - as above
+
+        spec = fleet.sandbox_of(agent)
+        secrets = {name: env[name] for name in spec.secrets if name in env}
+        return await Broker(clock, known=known).send_staged(request, body, spec.egress, secrets)
+
+    try:
+        yield Isolation(
+            plain=ProcessSandbox(fleet.sandbox.limits),
+            backends=backends,
+            specs={name: fleet.sandbox_of(name) for name in fleet.agents},
+            profile=lambda spec, workspace: profile_of(spec, workspace, code=code, env=env),
+            egress=egress,
+            layers=home / "layers",
+            send=send,
+            default=fleet.sandbox,
+            imports=lambda name: "" if fleet.sandbox_of(name).image is not None else _packages(code),
+            living=_living(sandboxes(home), clock),
+        )
+    finally:
+        for backend in backends.values():
+            _closed(backend)
+
+
+def _living(register: Register, clock: Callable[[], int]) -> Callable[[str, str, Sandbox, bool], None]:
+    """Make what notes every sandbox that begins and ends."""
 
     def living(run: str, agent: str, sandbox: Sandbox, begins: bool) -> None:  # noqa: FBT001 - as the port names it
         if not begins:
@@ -105,20 +134,7 @@ def isolation(
         supervisor = cgroups.named("supervisor")
         register.began(Living(sandbox.name, run, agent, sandbox.level, supervisor, clock(), where))
 
-    try:
-        yield Isolation(
-            plain=ProcessSandbox(fleet.sandbox.limits),
-            backends=backends,
-            specs={name: fleet.sandbox_of(name) for name in fleet.agents},
-            profile=lambda spec, workspace: profile_of(spec, workspace, code=code, env=env),
-            egress=egress,
-            layers=home / "layers",
-            default=fleet.sandbox,
-            living=living,
-        )
-    finally:
-        for backend in backends.values():
-            _closed(backend)
+    return living
 
 
 def profile_of(spec: SandboxSpec, workspace: Path, *, code: tuple[Path, ...], env: Mapping[str, str]) -> SandboxProfile:
@@ -143,6 +159,11 @@ def _code(registry: Registry) -> tuple[Path, ...]:
     folders = {Path(entry) for entry in sys.path if Path(entry).is_absolute()} | {Path(sysconfig.get_path("purelib"))}
     too_much = {Path("/"), Path.home(), *Path.home().parents}
     return tuple(sorted(path for path in files | folders if path.exists() and path.resolve() not in too_much))
+
+
+def _packages(code: Iterable[Path]) -> str:
+    """Give the folders of installed packages among what is shown; an image of the user's own may have another Python."""
+    return ":".join(str(path) for path in code if path.name in ("site-packages", "dist-packages"))
 
 
 def _closed(backend: Backend) -> None:

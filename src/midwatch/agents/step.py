@@ -29,6 +29,7 @@ __all__ = [
     "View",
     "after_answer",
     "before_model",
+    "brief",
 ]
 
 _RULES: Final[Mapping[str, str]] = {
@@ -127,7 +128,7 @@ Proposal = AskModel | CallTools | CutCalls | Finish | TryAgain
 def before_model(view: View) -> AskModel:
     """Build the request of the next model call from the view alone."""
     system = f"{view.spec.prompt.rstrip()}\n\n{_RULES[view.spec.role]}"
-    opening = Message("user", orjson.dumps(_brief(view), option=orjson.OPT_SORT_KEYS).decode())
+    opening = Message("user", orjson.dumps(brief(view), option=orjson.OPT_SORT_KEYS).decode())
     return AskModel(
         ChatRequest(
             agent=view.spec.name,
@@ -169,17 +170,18 @@ def after_answer(view: View, answer: ChatAnswer, resolve: Resolve) -> CallTools 
     return TryAgain(parsed, Message("assistant", _clipped(answer.content)), Message("user", _complaint(parsed)))
 
 
-def _brief(view: View) -> dict[str, Any]:
-    brief: dict[str, Any] = {"request": view.request}
+def brief(view: View) -> dict[str, Any]:
+    """Give what an agent is asked, as JSON: the request, and what its role has besides."""
+    told: dict[str, Any] = {"request": view.request}
     if view.roster is not None:
-        brief["agents"] = {name: list(tools) for name, tools in view.roster.items()}
+        told["agents"] = {name: list(tools) for name, tools in view.roster.items()}
     if view.dispatch is not None:
-        brief["task"] = view.dispatch.task
-        brief["criteria"] = [item.to_json() for item in view.dispatch.criteria]
+        told["task"] = view.dispatch.task
+        told["criteria"] = [item.to_json() for item in view.dispatch.criteria]
     if view.plan is not None:
-        brief["plan"] = view.plan.to_json()
-        brief["handoffs"] = [_for_reader(item) for item in view.handoffs]
-    return brief
+        told["plan"] = view.plan.to_json()
+        told["handoffs"] = [_for_reader(item) for item in view.handoffs]
+    return told
 
 
 def _for_reader(handoff: Handoff) -> dict[str, Any]:

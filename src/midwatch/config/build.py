@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from midwatch.config.command_rules import programs
 from midwatch.config.draft import Draft
 from midwatch.config.file_model import (
     AgentFile,
@@ -127,6 +128,8 @@ def _agent(draft: Draft, base: Path, name: str, agent: AgentFile, problems: list
         if found.reason is not None:
             place = ("agents", name, "prompt")
             problems.append(draft.problem(place, f"the prompt `{agent.prompt}` {found.reason}", found.code))
+    named, unread = programs(draft, ("agents", name, "command"), agent.command, base)
+    problems += unread
     return AgentSpec(
         name=name,
         role=agent.role,
@@ -136,6 +139,8 @@ def _agent(draft: Draft, base: Path, name: str, agent: AgentFile, problems: list
         tools=agent.tools,
         limits=_limits(agent.limits),
         sandbox=_sandbox(agent.sandbox, base),
+        command=agent.command,
+        programs=named,
     )
 
 

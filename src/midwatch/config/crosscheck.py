@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final, TypeVar
 
+from midwatch.config.command_rules import check_command
 from midwatch.config.draft import Draft
 from midwatch.config.file_model import AgentFile, WhenFile
 from midwatch.config.files import locate
@@ -101,13 +102,18 @@ def _agents(draft: Draft) -> Iterator[Problem]:
         if agent.role == "ceo" and agent.tools:
             message = f"`{name}` is a CEO and has tools; a CEO plans only, give the tools to a specialist"
             yield draft.problem((*place, "tools"), message, "ceo-with-tools")
-        yield from _prompt_shape(draft, place, name, agent)
+        if agent.command:
+            yield from check_command(draft, place, name, agent)
+        else:
+            yield from _prompt_shape(draft, place, name, agent)
         yield from _doubles(draft, (*place, "tools"), agent.tools)
 
 
 def _prompt_shape(draft: Draft, place: Place, name: str, agent: AgentFile) -> Iterator[Problem]:
     if agent.prompt is None and agent.prompt_text is None:
-        yield draft.problem(place, f"`{name}` has no prompt; name its file in `prompt`", "missing-prompt")
+        yield draft.problem(
+            place, f"`{name}` has no prompt; name its file in `prompt`, or a program in `command`", "missing-prompt"
+        )
     elif agent.prompt is not None and agent.prompt_text is not None:
         message = f"`{name}` has both `prompt` and `prompt_text`; keep one"
         yield draft.problem((*place, "prompt_text"), message, "two-prompts")

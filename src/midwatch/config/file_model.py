@@ -129,7 +129,7 @@ class LimitsFile(Block):
 
 
 class AgentFile(Block):
-    """One agent: a role, a route, a prompt, and the tools it may see."""
+    """One agent: a role, a route, a prompt or a command, and the tools it may see."""
 
     role: AgentRole = Field(
         description="`ceo` plans and has no tools, `specialist` works, `synthesis` writes the result."
@@ -138,6 +138,11 @@ class AgentFile(Block):
     prompt: Line | None = Field(None, description="File of its prompt, below the fleet file's folder.")
     prompt_text: Annotated[str, StringConstraints(min_length=1, max_length=262_144)] | None = Field(
         None, description="The prompt itself, instead of `prompt`."
+    )
+    command: Lines = Field(
+        (),
+        description="Program and arguments, instead of a prompt: the agent is this program, run in its sandbox. A word that names a "
+        "file below the fleet file's folder is that file.",
     )
     tools: Globs = Field(
         (), description="Tools it is shown: names or globs, such as `host.*`. Grants decide what it may do."

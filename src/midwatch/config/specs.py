@@ -38,6 +38,7 @@ __all__ = [
     "ObservedWhen",
     "Per",
     "PriceSpec",
+    "ProgramSpec",
     "Protocol",
     "Provider",
     "ReviewSpec",
@@ -224,6 +225,19 @@ class SandboxSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ProgramSpec:
+    """A file beside the fleet file that an agent's command names.
+
+    Attributes:
+        word: as it stands in the command. path: absolute, links followed. sha256: of its bytes, when the fleet was loaded.
+    """
+
+    word: str
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class AgentSpec:
     """One agent.
 
@@ -233,6 +247,8 @@ class AgentSpec:
         prompt: its text, as read when the fleet was loaded.
         tools: names or globs, such as `host.*`; empty means none.
         sandbox: its own, or None: the fleet's.
+        command: program and arguments of an agent that is a program; empty for one that the kernel itself runs by its prompt.
+        programs: files that the command names.
     """
 
     name: str
@@ -243,6 +259,8 @@ class AgentSpec:
     tools: tuple[str, ...] = ()
     limits: Limits = Limits()
     sandbox: SandboxSpec | None = None
+    command: tuple[str, ...] = field(default=(), metadata={"later": True})
+    programs: tuple[ProgramSpec, ...] = field(default=(), metadata={"later": True})
 
 
 @dataclass(frozen=True, slots=True)

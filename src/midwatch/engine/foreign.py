@@ -143,11 +143,15 @@ class Governed:
         result = await self._models.ask(actor, call_id, self._clean(request), causes)
         if isinstance(result, ModelRefused):
             if isinstance(result.error, BoundReached):
-                raise self._seg.stop(result.error)
+                raise self._ended(result.error)
             raise result.error or ModelFailure(result.code, result.reason, retryable=False, dispatched=True)
         self._proposed(result.answer, agent, result.seq)
         place.scope.settled(causes, result.seq)
         return result.answer
+
+    def _ended(self, error: MidwatchError) -> BaseException:
+        """Say what is raised where a node can do nothing more: here the run ends with it."""
+        return self._seg.stop(error)
 
     def _clean(self, request: ChatRequest) -> ChatRequest:
         """Scrub what the model call itself does not: arguments of earlier calls, which foreign code may have written."""
@@ -216,7 +220,7 @@ class Governed:
                 return
             await self._seg.pause(_PATIENCE_US)
         if earlier:
-            raise self._seg.stop(
+            raise self._ended(
                 Divergence(
                     f"node `{place.node}` runs again and does not repeat effect `{min(earlier)}`, which it had before `{name}`; "
                     "what it does must follow from its state and from answers alone, not from the clock or chance"

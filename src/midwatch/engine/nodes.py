@@ -19,11 +19,13 @@ from langgraph.types import interrupt
 
 from midwatch.agents import answers, step
 from midwatch.config.specs import TeamSpec
+from midwatch.engine.commands import Commands, Ended, tool_name
 from midwatch.engine.context import Segment
 from midwatch.engine.model_call import ModelCalls, ModelRefused
 from midwatch.engine.passage import Answered, Waiting, draft
 from midwatch.engine.pipeline import Pipeline
 from midwatch.errors import HandoffRefused
+from midwatch.graph.scope import Wait
 from midwatch.graph.team import AgentState
 from midwatch.records.call import Actor
 from midwatch.records.chat import Message, ToolRequest
@@ -46,12 +48,15 @@ class Nodes:
         self._seg = segment
         self._pipeline = Pipeline(segment)
         self._models = ModelCalls(segment, self._pipeline)
+        self._commands = Commands(segment, self._pipeline)
 
     async def think(self, agent: str, state: AgentState) -> dict[str, Any]:
         """Ask the model once and read its answer; the pure part is `agents.step`."""
         actor = self._enter(agent, "think", state)
         turn = state.get("turn", 0)
         view = self._view(agent, state)
+        if view.spec.command:
+            return await self._command(actor, view, state)
         bound = view.spec.limits.steps or STEPS_WITHOUT_BOUND
         if turn >= bound:
             return self._give_up(actor, view, f"its {bound} steps are used", turn)
@@ -108,6 +113,34 @@ class Nodes:
         self._leave(actor, out)
         return out
 
+    async def _command(self, actor: Actor, view: step.View, state: AgentState) -> dict[str, Any]:
+        """Run the program that this agent is; it is started again after a person has spoken."""
+        known, causes = self._evidence(actor.agent, view), tuple(state.get("causes", ()))
+        while True:
+            outcome = await self._commands.run(actor, view, known, causes)
+            if not isinstance(outcome, Wait):
+                break
+            self._transition(actor, "waiting", None)
+            while self._is_open(outcome):  # an answer of an earlier wait wakes this one up, too
+                interrupt(outcome.to_json())
+        if not isinstance(outcome, Ended):
+            if outcome.rejected is not None:
+                self._note(actor, "handoff.refused", {"code": outcome.rejected, "reason": outcome.reason}, outcome.seq)
+            return self._give_up(actor, view, outcome.reason, 0)
+        out: dict[str, Any] = {"turn": 1, "causes": [outcome.seq], "pending": [], "guessed": None}
+        out |= self._finish(actor, view, outcome.value, outcome.rule, outcome.seq)
+        self._leave(actor, out)
+        return out
+
+    def _is_open(self, wait: Wait) -> bool:
+        def work(tx: Tx) -> bool:
+            gates = [tx.gates.get(gate) for gate in wait.gates]
+            effects = [tx.effects.get(effect) for effect in wait.in_doubt]
+            open_gates = any(row is not None and row.status == "open" for row in gates)
+            return open_gates or any(row is not None and row.status == "started" for row in effects)
+
+        return self._seg.store.read(work)
+
     async def _call(
         self, actor: Actor, place: int, call: ToolRequest, causes: tuple[int, ...], guessed: str | None = None
     ) -> Answered | Waiting:
@@ -162,7 +195,7 @@ class Nodes:
     def _view(self, agent: str, state: AgentState) -> step.View:
         seg, team = self._seg, self._team()
         spec = seg.fleet.agents[agent]
-        allowed = {name: self._allowed(name) for name in team.specialists}
+        allowed = {name: (*self._allowed(name), *self._own_run(name)) for name in team.specialists}
         return step.View(
             spec=spec,
             request=state.get("request"),
@@ -178,6 +211,10 @@ class Nodes:
     def _allowed(self, agent: str) -> tuple[str, ...]:
         globs = self._seg.fleet.agents[agent].tools
         return tuple(name for name in self._seg.registry.names() if any(fnmatchcase(name, glob) for glob in globs))
+
+    def _own_run(self, agent: str) -> tuple[str, ...]:
+        """Give the name of a program's own run, whose observed changes can show that something is met."""
+        return (tool_name(agent),) if self._seg.fleet.agents[agent].command else ()
 
     def _evidence(self, agent: str, view: step.View) -> Mapping[str, answers.Evidence]:
         """What this agent may cite: its own executions, and what handoffs that it received cite."""

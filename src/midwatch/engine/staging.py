@@ -55,6 +55,7 @@ class Isolation:
         egress: the way out for an agent of a run, with what answers its calls to the kernel; None where there is neither.
         layers: folder below the home, for what runs did.
         send: sends a request of an agent that had been kept, now that it is committed.
+        imports: where a Python that an agent's program starts finds this installation's packages, as `PYTHONPATH` has it.
         living: told of every sandbox that begins and ends, so that an operator can see them.
     """
 
@@ -66,6 +67,7 @@ class Isolation:
     layers: Path
     send: Callable[[str, Request, bytes], Awaitable[Request]]
     default: SandboxSpec = field(default_factory=SandboxSpec)
+    imports: Callable[[str], str] = lambda _agent: ""
     living: Callable[[str, str, Sandbox, bool], None] = lambda _run, _agent, _sandbox, _begins: None
 
     def spec(self, agent: str) -> SandboxSpec:
