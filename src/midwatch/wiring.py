@@ -21,6 +21,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from midwatch.config.apart import not_apart
 from midwatch.config.check import check as check_config
 from midwatch.config.fleet import Fleet
 from midwatch.config.specs import ImportSpec, RouteSpec
@@ -352,8 +353,8 @@ def open(
     info = ""
     if not isinstance(fleet, Fleet):
         fleet, info = load_fleet(fleet, preset=preset, environ=env)
-    _sound(fleet, env)
     place = home_path(home, env)
+    _sound(fleet, env, place, workdir or Path.cwd())
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(open_store(place, create=True))
         if on_event is not None:
@@ -386,10 +387,11 @@ def open(
         yield Kernel(parts)
 
 
-def _sound(fleet: Fleet, env: Mapping[str, str]) -> None:
+def _sound(fleet: Fleet, env: Mapping[str, str], home: Path, workspace: Path) -> None:
     """Raise `InvalidFleet` with everything that keeps this fleet from running here; what it only wishes for, the kernel refuses."""
     errors, _, _ = check_fleet(fleet, env)
     kept = tuple(problem for problem in errors if problem.code != "not-guaranteed") or tuple(_unenforced(fleet))
+    kept = (*kept, *not_apart(fleet, home=home, workspace=workspace))
     if kept:
         raise InvalidFleet(kept)
 

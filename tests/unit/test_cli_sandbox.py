@@ -249,3 +249,11 @@ def test_where_people_have_tokens_it_takes_an_operator(place: Path, monkeypatch:
     backend = Recorded({})
     assert 4 == _shell(place, backend, monkeypatch, "true").exit_code
     assert [] == backend.asked
+
+
+@pytest.mark.req("SEEN-3")
+def test_a_workspace_around_the_home_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its database would be a file in the sandbox like any other."""
+    monkeypatch.setattr("midwatch.wiring.backend_of", lambda _level: Recorded({}))
+    done = _call(place, "shell", str(place / "fleet.yaml"), "--workdir", str(place), "true")
+    assert (2, True) == (done.exit_code, "lie in each other" in done.stderr)

@@ -8,10 +8,10 @@ from pathlib import Path
 import jsonschema_rs
 import pytest
 
+from midwatch.config.apart import not_apart
 from midwatch.config.check import check
 from midwatch.config.fleet import Fleet
 from midwatch.config.guarantees import not_guaranteed
-from midwatch.config.sandbox_mounts import holds_home
 from midwatch.config.schema import fleet_json_schema
 from midwatch.config.specs import EgressRule, MountSpec, SandboxLimits, SandboxSpec
 from midwatch.errors import InvalidFleet
@@ -332,11 +332,27 @@ def test_mounts_that_lie_in_each_other_are_refused(folder: Path) -> None:
 
 
 @pytest.mark.req("CONFIG-15")
-def test_a_home_named_on_the_command_line_can_be_compared_too(tmp_path: Path) -> None:
-    """The fleet does not know `--home`; whoever does asks with it."""
-    assert [True, True, True, False] == [
-        holds_home(tmp_path / name, tmp_path / "a" / "home") for name in ("a", "a/home", "a/home/layers", "a/data")
-    ]
+@pytest.mark.parametrize(
+    ("home", "workspace", "codes"),
+    [
+        ("state", "work", []),
+        ("work/state", "work", ["home-in-workspace"]),
+        ("state", "state/layers", ["home-in-workspace"]),
+        ("state", "link", ["home-in-workspace"]),
+        ("fleet/data/state", "work", ["mount-reach"]),
+        ("fleet/data", "work", ["mount-reach"]),
+    ],
+)
+def test_no_sandbox_sees_the_home_that_a_command_names(
+    folder: Path, tmp_path: Path, home: str, workspace: str, codes: list[str]
+) -> None:
+    """The file does not know `--home` and `--workdir`; a run does, and is refused. Without isolation there is nothing to hold."""
+    (tmp_path / "state" / "layers").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "state")
+    places = {"home": tmp_path / home, "workspace": tmp_path / workspace}
+    fleet = _load(folder, "sandbox: {mounts: [{from: data, at: /d}]}\n")
+    assert codes == [found.code for found in not_apart(fleet, **places)]
+    assert () == not_apart(_load(folder, "sandbox: {backend: process, because: x}\n"), **places)
 
 
 HOSTS = [

@@ -1,7 +1,7 @@
 """Shell: programs that a person runs in a sandbox as an agent of a fleet has it, to see what it sees.
 
 In:   a fleet, an agent, a workspace, a run's layers. Out: results of programs, and at the end what they changed, which is dropped.
-May import: the wiring, engine's staging, the sandbox's port. Must not know: how anything is shown, who may do this.
+May import: the wiring, config, engine's staging, the sandbox's port. Must not know: how anything is shown, who may do this.
 Why without the network: what goes out is on record with the call of a tool that asked for it, and here there is none.
 """
 
@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Final
 
 from midwatch import wiring
+from midwatch.config.apart import not_apart
 from midwatch.config.fleet import Fleet
 from midwatch.config.specs import SandboxLimits, SandboxSpec
 from midwatch.engine.staging import Isolation, Staged, Staging
-from midwatch.errors import NotFound, UsageProblem
+from midwatch.errors import InvalidFleet, NotFound, UsageProblem
 from midwatch.isolating import isolation
 from midwatch.sandbox.effects import Change
 from midwatch.sandbox.port import RunResult, Sandbox
@@ -67,12 +68,15 @@ def agent_of(fleet: Fleet, asked: str | None) -> str:
 
 
 @contextlib.contextmanager
-def opened(fleet: Fleet, agent: str, *, home: Path, environ: Mapping[str, str]) -> Iterator[Isolation]:
+def opened(fleet: Fleet, agent: str, *, home: Path, workspace: Path, environ: Mapping[str, str]) -> Iterator[Isolation]:
     """Choose the sandbox of one agent, without a way out and without secrets; closed with the block.
 
     Raises:
-        InvalidFleet: this machine cannot hold it.
+        InvalidFleet: this machine cannot hold it, or it would show the home.
     """
+    problems = not_apart(fleet, home=home, workspace=workspace)
+    if problems:
+        raise InvalidFleet(problems)
     own = replace(fleet.sandbox_of(agent), egress=(), secrets=())
     nobody: Callable[[str], bool] = lambda _text: False  # noqa: E731 - nothing is asked of the network
     lone = replace(

@@ -182,7 +182,7 @@ def _tell(settings: Settings, run: str, plan: Planned, done: Released | None) ->
         click.echo(plain(f"{'written':<13}  {path}"))
     for request, word in done.requests:
         click.echo(plain(f"{word:<13}  {_asked(request)}{'' if request.status is None else f' {request.status}'}"))
-    say(f"run {run[:7]}: {done.status}")
+    say(f"run {run[:7]}: {len(plan.items):,} changes {done.status}")
 
 
 def _sent(done: Released) -> list[dict[str, Any]]:

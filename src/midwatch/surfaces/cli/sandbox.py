@@ -123,7 +123,7 @@ def shell(
 
     fleet, run, workspace, staged = _target(settings, target, workdir, token_file)
     name = shells.agent_of(fleet, agent)
-    with shells.opened(fleet, name, home=settings.place, environ=os.environ) as chosen:
+    with shells.opened(fleet, name, home=settings.place, workspace=workspace, environ=os.environ) as chosen:
         code = asyncio.run(
             _session(settings, chosen, name, run, workspace, staged, command, timeout_us=timeout * 1_000_000)
         )
