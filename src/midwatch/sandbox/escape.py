@@ -256,6 +256,7 @@ class Bait:
     canary: str = field(default_factory=lambda: f"canary-{secrets.token_hex(16)}")
     hits: set[str] = field(default_factory=set)
     facts: dict[str, Any] = field(default_factory=dict)
+    workspaces: list[Path] = field(default_factory=list)
 
     @property
     def neighbour(self) -> str:
@@ -353,6 +354,7 @@ class Bait:
         """Give the profile of one sandbox: an empty workspace, one thing to read, nothing to ask of the network."""
         workspace = self.folder / name
         workspace.mkdir()
+        self.workspaces.append(workspace)
         mounts = (MountSpec(self.reference.parent, _REFERENCE),)
         return SandboxProfile(workspace=workspace, limits=self.limits, mounts=mounts)
 
@@ -370,23 +372,23 @@ class Bait:
             replace(check, held=False, detail="the host saw it") if check.name in self.hits and check.held else check
             for check in checks
         ]
-        state = Path(f"/proc/{self.victim.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
-        if self.victim.poll() is not None or state in "TtZX":
+        if self._struck():
             held = [replace(check, held=False) if check.name == "signal_host" else check for check in held]
         return [*held, self._untouched()]
 
+    def _struck(self) -> bool:
+        """Whether the bait's process has been ended or stopped."""
+        if self.victim.poll() is not None:
+            return True
+        stat = Path(f"/proc/{self.victim.pid}/stat").read_text(encoding="ascii")
+        return stat.rpartition(")")[2].split()[0] in "Tt"
+
     def _untouched(self) -> Check:
         """The files of the bait are as they were laid out, and nobody has added one."""
-        changed = [
-            path.name
-            for path in (self.secret, self.reference)
-            if path.read_text(encoding="utf-8", errors="replace") != self.canary
-        ]
-        own = {"secret", "reference", "socket", "one", "two", "memory", "closed"}
+        changed = [path.name for path in (self.secret, self.reference) if _text(path) != self.canary]
+        own = {"secret", "reference", "socket", *(place.name for place in self.workspaces)}
         added = sorted(path.name for path in self.folder.iterdir() if path.name not in own)
-        inside = sorted(
-            path.name for name in ("one", "two", "memory", "closed") for path in (self.folder / name).iterdir()
-        )
+        inside = sorted(path.name for place in self.workspaces for path in place.iterdir())
         told = ", ".join([*changed, *added, *inside])
         return Check("host_files", not told, f"changed: {told}" if told else "as they were laid out")
 
@@ -401,6 +403,12 @@ class _Datagrams(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, addr: Any) -> None:
         self._hits.add("loopback_udp")
         self._transport.sendto(data, addr)
+
+
+def _text(path: Path) -> str | None:
+    with contextlib.suppress(OSError):
+        return path.read_text(encoding="utf-8", errors="replace")
+    return None
 
 
 def _numbers() -> dict[str, int]:
