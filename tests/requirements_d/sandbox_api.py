@@ -3,6 +3,7 @@
 REQUIREMENTS: dict[str, str] = {
     "SBXAPI-1": "the public names of `midwatch.sandbox` are complete, sorted, and cost nothing until they are used",
     "SBXAPI-2": "a sandbox is opened and closed by one context manager, async or blocking, and nothing is weakened in silence",
+    "SBXAPI-3": "what the how-to shows runs as it stands there",
     "SBXAPI-4": "deepagents' own sandbox suite passes on the full profile, but for what the two packages disagree about",
     "SBXAPI-5": "Inspect's own sandbox suite passes on the full profile, but for what a sandbox refuses on purpose",
     "SBXAPI-6": "an adapter without its framework says which extra to install",

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.sandbox_page import printed, programs
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 PYTHON = ROOT / ".venv" / "suites" / "bin" / "python"
@@ -124,3 +126,12 @@ def test_what_is_drift_is_no_fault_of_ours(suites: dict[str, Suite]) -> None:
     passed, others = suites["pair"].results()
     assert set() == others, suites["pair"].log.read_text()
     assert 86 == len(passed - {"test_level", "test_ends"})
+
+
+@pytest.mark.req("SBXAPI-3")
+@pytest.mark.timeout(2 * SECONDS)
+@pytest.mark.parametrize("number", range(2))
+def test_the_pages_programs_for_other_frameworks(number: int, suites: dict[str, Suite], tmp_path: Path) -> None:
+    """What the how-to shows of deepagents and of Inspect runs as it stands there."""
+    program, output = programs(foreign=True)[number]
+    assert output == printed(PYTHON, program, tmp_path)
