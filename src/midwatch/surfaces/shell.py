@@ -51,14 +51,14 @@ class Shell:
 
 
 def agent_of(fleet: Fleet, asked: str | None) -> str:
-    """Choose whose sandbox is meant: the one asked for, else the only agent with tools.
+    """Choose whose sandbox is meant: the one asked for, else the only agent with tools or a program.
 
     Raises:
         NotFound: there is no such agent. UsageProblem: several have tools, or its tools are not isolated.
     """
     if asked is not None and asked not in fleet.agents:
         raise NotFound(f"there is no agent `{asked}`; the fleet has {', '.join(f'`{name}`' for name in fleet.agents)}")
-    able = [name for name, agent in fleet.agents.items() if agent.tools]
+    able = [name for name, agent in fleet.agents.items() if agent.tools or agent.command]
     if asked is None and len(able) != 1:
         raise UsageProblem(f"say whose sandbox: `--agent {' | '.join(able or fleet.agents)}`")
     name = asked or able[0]

@@ -95,7 +95,7 @@ def show_stats(settings: Settings, name: str | None) -> None:
 @sandbox.command("shell", short_help="Run programs in a sandbox as an agent has it.")
 @click.argument("target", metavar="RUN|FLEET")
 @click.argument("command", nargs=-1)
-@click.option("--agent", help="Whose sandbox; else that of the only agent with tools.")
+@click.option("--agent", help="Whose sandbox; else that of the only agent with tools or a program.")
 @click.option(
     "--workdir", metavar="DIR", help="The workspace; else where the run was started, or the current directory."
 )
