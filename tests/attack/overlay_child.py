@@ -173,7 +173,10 @@ def told(base: Path, case: dict[str, Any]) -> dict[str, Any]:
         folder.mkdir()
     for item in case["seed"]:
         act(lower, *item)
-    limit = int(case.get("limit", 0))
+    limit, began_ns = int(case.get("limit", 0)), max((path.lstat().st_ctime_ns for path in lower.rglob("*")), default=0)
+    for item in case.get("between", ()):
+        while _named(lower, item[1]).stat().st_ctime_ns <= began_ns:  # a clock may be coarse
+            act(lower, *item)
     ground = Ground(base, lower, "first", size=case.get("size", "64m"))
     made: list[layering.Layer] = []
     calls, took = [], []
@@ -183,7 +186,7 @@ def told(base: Path, case: dict[str, Any]) -> dict[str, Any]:
                 act(ground.merged, *item)
             began = time.perf_counter()
             changes, spool = diff(
-                ground.fd, lower, earlier=layering.fold(made), limit=limit, userxattr=case.get("marks", USER)
+                ground.fd, lower, earlier=layering.fold(made), limit=limit, userxattr=USER, began_ns=began_ns
             )
             took.append(time.perf_counter() - began)
             made.append(layering.write(kept / str(number), changes, (), spool))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from midwatch.errors import Conflict, MidwatchError, SandboxError
+from midwatch.sandbox import beneath, live
 from midwatch.sandbox.effects import Change
 from midwatch.sandbox.layers import Layer, Spool, write
 from midwatch.sandbox.release import commit, plan, resume_commit
@@ -224,6 +226,37 @@ def test_an_edit_after_a_crash_is_not_lost(tmp_path: Path) -> None:
         except MidwatchError:
             assert list(work.rglob(".midwatch-*")), "nothing of what was replaced may be gone"
         assert ["a person's"] * 3 == [(work / path).read_text() for path in ("edited", "mode", "new")], f"step {number}"
+
+
+@pytest.mark.req("FILES-11")
+def test_without_the_system_calls_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No walk that a link could lead astray takes the place of the one that it cannot."""
+    work, made = _ready(tmp_path / "base")
+    before = look(work)
+    monkeypatch.setattr(beneath, "_OPENAT2", 100_000)
+    with pytest.raises(SandboxError, match="openat2"):
+        _commit(work, [made])
+    assert before == look(work)
+
+
+@pytest.mark.req("FILES-10")
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EXDEV, errno.ENOSPC])
+def test_a_file_system_that_cannot_swap_gets_all_or_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """What was put before the first swap failed is taken back."""
+    work, made = _ready(tmp_path / "base")
+    before = look(work)
+
+    def rename_at(old_folder: int, old: bytes, new_folder: int, new: bytes, how: int) -> None:
+        if how == beneath.EXCHANGE:
+            raise OSError(number, os.strerror(number))
+        beneath.rename_at(old_folder, old, new_folder, new, how)
+
+    monkeypatch.setattr(live, "rename_at", rename_at)
+    with pytest.raises((SandboxError, Conflict), match="nothing was committed"):
+        _commit(work, [made])
+    assert before == look(work)
 
 
 @pytest.mark.req("FILES-10")

@@ -151,6 +151,17 @@ def test_another_kind_is_modified(overlays: Overlays, before: list[Any], after: 
     assert ("modified", kind) == (found["x"]["op"], found["x"]["kind"])
 
 
+@pytest.mark.req("FILES-6")
+def test_a_file_that_somebody_changed_under_the_run_is_told(overlays: Overlays) -> None:
+    """The hash of what stands there now is not that of what the run saw: its flag says so, also after later calls."""
+    seed = [["write", "theirs", "1"], ["write", "ours", "1"]]
+    call = [["append", "theirs", "x"], ["append", "ours", "x"]]
+    answer = overlays.ask(call, [["append", "theirs", "y"]], seed=seed, between=[["write", "theirs", "2"]])
+    flags = {change["path"]: change.get("flags") for change in answer["calls"][0]}
+    assert {"theirs": ["moved"], "ours": None} == flags
+    assert ["moved"] == answer["fold"]["theirs"]["flags"]
+
+
 # ----------------------------------------------------------------------------------------------------- hostility
 
 

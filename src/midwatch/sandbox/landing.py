@@ -21,7 +21,7 @@ import os
 import secrets
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -79,6 +79,13 @@ class Operation:
     modes: tuple[int, int] = (0, 0)
     ino: int = 0
 
+    def to_json(self) -> dict[str, Any]:
+        """Give JSON data."""
+        new = {name: [it.kind, it.mode, it.owner, it.sha256, it.target] for name, it in self.new.items()}
+        return {
+            "do": self.do, "path": self.path, "beside": self.beside, "new": new, "old": self.old, "modes": self.modes, "ino": self.ino,
+        }  # fmt: skip
+
     def made(self) -> tuple[What, dict[str, What]]:
         """Give what stands at the place afterwards, and below it."""
         return self.new[""].what, {name: new.what for name, new in self.new.items() if name}
@@ -96,6 +103,11 @@ class Journal:
         self.phase: Phase = "undone"
         self.digest = ""
         self.operations: list[Operation] = []
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to finish or undo."""
+        return self.phase in ("done", "undone")
 
     @classmethod
     def read(cls, path: Path, step: Step) -> Journal | None:
@@ -122,9 +134,9 @@ class Journal:
     def save(self, phase: Phase) -> None:
         """Make a phase durable."""
         self.phase = phase
-        data = {"phase": phase, "digest": self.digest, "operations": [asdict(item) for item in self.operations]}
-        beside = self.path.with_name(f".{self.path.name}.{secrets.token_hex(8)}")
-        file = os.open(beside, _MAKE, 0o600)
+        data = {"phase": phase, "digest": self.digest, "operations": [item.to_json() for item in self.operations]}
+        beside = self.path.with_name(f".{self.path.name}.new")
+        file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             view = memoryview(orjson.dumps(data))
             while view:
@@ -199,8 +211,10 @@ class Landing:
             case "writing":
                 try:
                     self._write()
-                except Conflict:
-                    return "undone"
+                except (Conflict, SandboxError):
+                    if self._journal.is_over:
+                        return "undone"
+                    raise
             case "done":
                 self._tidy()
         return "done"
@@ -257,15 +271,17 @@ class Landing:
                     raise _Changed(operation.path, wrong)
             self._durable(staged=False)
         except (_Changed, Unreachable, OSError) as error:
-            if isinstance(error, OSError) and error.errno not in _MOVED:
-                words = f"the workspace does not take it ({error.strerror})"
-            else:
-                words = str(error)
             live.forget()
             self._back(done)
             self._undone()
+            path = done[-1].path
+            if isinstance(error, OSError) and error.errno not in _MOVED:
+                raise SandboxError(
+                    f"nothing was committed: the workspace does not take `{path}` ({error.strerror})"
+                ) from error
+            why = error.strerror if isinstance(error, OSError) else str(error)
             raise Conflict(
-                f"nothing was committed, `{done[-1].path}` changed while it was written: {words}; look at it, then commit again or discard"
+                f"nothing was committed, `{path}` changed while it was written: {why}; look at it, then commit again or discard"
             ) from error
         self._journal.save("done")
         self._tidy()
@@ -371,6 +387,9 @@ class _Changed(Exception):
 
 
 def _operation(item: dict[str, Any]) -> Operation:
-    new = {name: New(**{**value, "owner": tuple(value["owner"])}) for name, value in item["new"].items()}
+    new = {
+        name: New(kind, mode, (owner[0], owner[1]), sha256, target)
+        for name, (kind, mode, owner, sha256, target) in item["new"].items()
+    }
     old: dict[str, What] = {name: (what[0], what[1]) for name, what in item["old"].items()}
     return Operation(**{**item, "new": new, "old": old, "modes": (item["modes"][0], item["modes"][1])})

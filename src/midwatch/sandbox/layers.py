@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import secrets
 import struct
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -321,8 +320,8 @@ def _same_folder(one: Change, other: Change) -> bool:
 
 
 def _place(path: Path, head: bytes, contents: Spool) -> None:
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    beside = path.with_name(f".{path.name}.new")  # a name that a killed process may have left is taken over
+    file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         try:
             _write_all(file, head)

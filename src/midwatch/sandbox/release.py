@@ -71,6 +71,15 @@ class Item:
         """The path, as `effects.shown`."""
         return self.change.path
 
+    def to_json(self) -> dict[str, Any]:
+        """Give JSON data."""
+        return {
+            "action": self.action,
+            "change": self.change.to_json(),
+            "person": list(self.person),
+            "conflict": self.conflict,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Release:
@@ -95,6 +104,11 @@ class Release:
     def person(self) -> tuple[Item, ...]:
         """What needs a person."""
         return tuple(item for item in self.items if item.person)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give JSON data."""
+        told = [item.to_json() for item in self.items]
+        return {"items": told, "workspace": self.workspace, "layers": list(self.layers), "digest": self.digest}
 
 
 def plan(layers: Sequence[Layer], workspace: Path) -> Release:
@@ -309,10 +323,7 @@ def _hooks(live: Live) -> str | None:
 
 
 def _digest(items: Sequence[Item], workspace: str, layers: Sequence[str]) -> str:
-    told: list[dict[str, Any]] = [
-        {"action": item.action, "change": item.change.to_json(), "person": item.person, "conflict": item.conflict}
-        for item in items
-    ]
+    told = [item.to_json() for item in items]
     return hashlib.sha256(
         orjson.dumps({"items": told, "workspace": workspace, "layers": layers}, option=orjson.OPT_SORT_KEYS)
     ).hexdigest()
