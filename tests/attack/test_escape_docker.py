@@ -1,11 +1,13 @@
-"""The escape self-test in the docker backend, against a real engine: nothing gets out."""
+"""The escape self-test in the docker backend, against a real engine, broker included: nothing gets out."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
+from midwatch.config.specs import EgressRule
 from midwatch.sandbox.docker import DockerBackend
+from midwatch.sandbox.egress import Broker
 from midwatch.sandbox.escape import Check, run_escape
 from midwatch.sandbox.port import Sandbox
 from midwatch.sandbox.profile import SandboxProfile
@@ -21,7 +23,11 @@ def test_nothing_gets_out_of_docker(docker_host: str) -> None:
 
     async def tried() -> list[Check]:
         backend = DockerBackend(host=docker_host)
-        start: Callable[[SandboxProfile], Awaitable[Sandbox]] = backend.start
+        broker = Broker(lambda: 0)
+
+        async def start(profile: SandboxProfile) -> Sandbox:
+            return await backend.start(replace(profile, egress=(EgressRule("example.com"),)), egress=broker)
+
         try:
             return await run_escape(start)
         finally:
