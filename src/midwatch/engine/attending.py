@@ -30,6 +30,8 @@ T = TypeVar("T")
 _AT_ONCE: Final = 16
 _REFUSALS: Final = 100
 """Tool calls that may be refused in one start: each is on record, and a program does not tire of asking."""
+_CALLS: Final = 1_000
+"""Calls of one start, where its agent's own limits do not allow more: a fleet without budgets is bounded, too."""
 _REFUSED: Final = ("denied", "unknown_tool", "invalid_arguments", "bound_reached")
 _GRACE_US: Final = 50_000
 """For calls that were made together with the one that waits, so that a person is asked about all of them."""
@@ -57,13 +59,15 @@ class _Governed(Governed):
 class Attended:
     """One start of one program. Made in the node's task, on the segment's event loop.
 
+    Args:
+        command: effect of the program itself. started: its intent's event. again: it was started before.
+
     Attributes:
-        stopping: is set when the program has nothing more to do here. waits: what a person must speak about first.
+        stopping: is set when the program has nothing more to do here.
         ended: why its agent can do nothing more; None while it can.
     """
 
     def __init__(self, segment: Segment, actor: Actor, *, command: str, started: int, again: bool) -> None:
-        """Args: `command`: effect of the program itself. `started`: its intent's event. `again`: it was started before."""
         self._seg, self._actor = segment, actor
         scope = Scope(actor.node, actor.task, actor.step, started)
         scope.earlier[(actor.task, 1)] = self._effects_before(command) if again else set()
@@ -71,10 +75,16 @@ class Attended:
         self._place = Place(actor.node, actor.task, 1, actor.step, "", scope)
         self._governed = _Governed(segment)
         self._slots = asyncio.Semaphore(_AT_ONCE)
+        limits = segment.fleet.agents[actor.agent].limits
+        self._calls, self._most = 0, max(_CALLS, (limits.steps or 0) + (limits.tool_calls or 0))
         self._refusals = 0
         self.stopping = asyncio.Event()
-        self.waits: list[Wait] = []
         self.ended: str | None = None
+
+    @property
+    def waits(self) -> tuple[Wait, ...]:
+        """What a person must speak about before the program can go on."""
+        return tuple(self._governed.waits.values())
 
     async def ask(self, request: ChatRequest) -> tuple[ChatAnswer, str]:
         """Ask the agent's model; gives the answer and the name of the call, which is the same after a new start.
@@ -101,16 +111,14 @@ class Attended:
         agent = self._actor.agent
         async with self._slots:
             self._check()
-            if proposed is None:
-                call = f"code:{self._place.scope.ordinal(self._place, f'{agent} {name} {raw}')}"
-            else:
-                try:
-                    call = f"call:{self._place.scope.call(self._place, proposed, f'{agent} {name}', raw)}"
-                except MidwatchError as wrong:
-                    raise Told(400, "invalid_arguments", str(wrong)) from wrong
+            text = f"{agent} {name} {proposed or ''} {raw}"
+            call = f"code:{self._place.scope.ordinal(self._place, text)}"
             outcome = await self._told(self._governed.tool(self._place, agent, call, name, raw, proposed))
         if isinstance(outcome, Wait):
-            raise await self._waiting(outcome)
+            await self._seg.pause(_GRACE_US)
+            self.stopping.set()
+            message = "a person must answer first; the program is stopped, and started again then"
+            raise Told(409, "needs_approval", message)
         if outcome.error is not None and outcome.error.code in _REFUSED:
             self._refusals += 1
             if self._refusals >= _REFUSALS:
@@ -120,6 +128,10 @@ class Attended:
     def _check(self) -> None:
         if self.stopping.is_set():
             raise Told(503, "halted", "the program is being stopped; nothing more is answered")
+        self._calls += 1
+        if self._calls > self._most:
+            self._stop(f"it made more than {self._most:,} calls in one start")
+            raise Told(429, "bound_reached", f"one start of a program may make {self._most:,} calls")
 
     async def _told(self, work: Coroutine[Any, Any, T]) -> T:
         """Turn what ends a call into words for the program, and what ends its agent into a stop."""
@@ -134,12 +146,6 @@ class Attended:
             raise Told(_SHOWN.get(code, 503), code, str(ended)) from ended
         except ModelFailure as failed:
             raise Told(_SHOWN.get(failed.code, 502), failed.code, str(failed)) from failed
-
-    async def _waiting(self, wait: Wait) -> Told:
-        self.waits.append(wait)
-        await self._seg.pause(_GRACE_US)
-        self.stopping.set()
-        return Told(409, "needs_approval", "a person must answer first; the program is stopped, and started again then")
 
     def _stop(self, reason: str) -> None:
         self.ended = self.ended or reason

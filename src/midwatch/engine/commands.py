@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -63,6 +63,7 @@ _SAID: Final = 65_536
 """Bytes of a program's output that are kept, its end: more cannot be an answer."""
 _TRACED: Final = 8_192
 _CALL: Final = "command"
+Known = Callable[[], Mapping[str, Evidence]]
 
 
 def tool_name(agent: str) -> str:
@@ -94,7 +95,7 @@ class _Start:
 
     actor: Actor
     view: step.View
-    known: Mapping[str, Evidence]
+    known: Known
     brief: bytes
     effect: str
     attempt: int
@@ -128,13 +129,11 @@ class Commands:
     def __init__(self, segment: Segment, pipeline: Pipeline) -> None:
         self._seg, self._pipeline = segment, pipeline
 
-    async def run(
-        self, actor: Actor, view: step.View, known: Mapping[str, Evidence], causes: tuple[int, ...]
-    ) -> Ended | GaveUp | Wait:
+    async def run(self, actor: Actor, view: step.View, known: Known, causes: tuple[int, ...]) -> Ended | GaveUp | Wait:
         """Run an agent's program to its end, at most once for its place in the run as far as anybody can tell.
 
         Args:
-            known: what the agent may cite besides its own run and what it has the kernel do.
+            known: gives what the agent may cite besides its own run; asked when the program has ended.
 
         Raises:
             Halted: the run must stop; the program is dead by then.
@@ -251,13 +250,12 @@ class Commands:
                 await attended.settle()
                 if ended is None:  # the run is being stopped
                     await self._cut(start, turn, "the run was stopped")
-        if self._seg.halt is not None or attended.waits:
-            await self._cut(
-                start, turn, "the run was stopped" if self._seg.halt is not None else "a person must speak first"
-            )
+        halted, waits = self._seg.halt is not None, attended.waits
+        if halted or waits:
+            await self._cut(start, turn, "the run was stopped" if halted else "a person must speak first")
             self._seg.check()
-            gates = tuple(gate for wait in attended.waits for gate in wait.gates)
-            return Wait(gates, tuple(effect for wait in attended.waits for effect in wait.in_doubt))
+            gates = tuple(gate for wait in waits for gate in wait.gates)
+            return Wait(gates, tuple(effect for wait in waits for effect in wait.in_doubt))
         return await self._settled(start, attended, turn, ended)
 
     async def _performed(self, start: _Start, attended: Attended, turn: Turn) -> RunResult:
@@ -298,11 +296,8 @@ class Commands:
         imports = self._seg.staging.isolation.imports(agent)
         return told | ({"PYTHONPATH": imports} if imports else {})
 
-    async def _settled(
-        self, start: _Start, attended: Attended, turn: Turn, ended: RunResult | None
-    ) -> Ended | GaveUp | Wait:
+    async def _settled(self, start: _Start, attended: Attended, turn: Turn, ended: RunResult) -> Ended | GaveUp:
         """Judge the answer; its changes are staged with it, or dropped without it."""
-        ended = ended or RunResult("crashed")
         verdict, seen = await self._judged(start, attended, turn, ended)
         turn.answered = verdict.value is not None
         envelope = _sealed(start, verdict, changed=_changed(seen))
@@ -329,13 +324,12 @@ class Commands:
             seen = _asked_only(seen)
         return replace(verdict, said=said), seen
 
-    def _read(
-        self, view: step.View, effect: str, known: Mapping[str, Evidence], said: str, *, changed: bool
-    ) -> _Verdict:
+    def _read(self, view: step.View, effect: str, known: Known, said: str, *, changed: bool) -> _Verdict:
         """Read what a program said as its agent's answer. It may cite its own run where that changed something."""
-        rows = {**known, **self._evidence(view.spec.name, effect)}
+        rows, own = dict(known()), f"e:{effect}"
+        rows.pop(own, None)
         if changed:
-            rows[f"e:{effect}"] = Evidence(tool_name(view.spec.name), ok=True)
+            rows[own] = Evidence(tool_name(view.spec.name), ok=True)
         found = step.after_answer(view, ChatAnswer(said, (), Usage(0, 0), "stop", ""), rows.get)
         match found:
             case step.Finish(value=value, rule=rule):
@@ -345,20 +339,7 @@ class Commands:
                 return _Verdict(said, reason=reason, rejected=rejected.code)
         return _Verdict(said, reason="its program gave no answer")
 
-    def _evidence(self, agent: str, effect: str) -> dict[str, Evidence]:
-        """Give what the agent had the kernel do in this run."""
-
-        def work(tx: Tx) -> dict[str, Evidence]:
-            found = {}
-            for row in tx.effects.list(self._seg.run, statuses=("done",)):
-                if row.kind == "tool" and row.agent == agent and row.id != effect and row.result is not None:
-                    body = tx.blobs.get(row.result)
-                    found[f"e:{row.id}"] = Evidence(row.tool, body is not None and orjson.loads(body)["ok"])
-            return found
-
-        return self._seg.store.read(work)
-
-    def _stored(self, row: EffectRow, view: step.View, known: Mapping[str, Evidence]) -> Ended | GaveUp:
+    def _stored(self, row: EffectRow, view: step.View, known: Known) -> Ended | GaveUp:
         """Answer from the journal: the program has ended, and what came after it was cut."""
         body = self._seg.store.read(lambda tx: tx.blobs.get(row.result or ""))
         if body is None:

@@ -68,6 +68,8 @@ class Gateway:
         }
         if (method, path) in table:
             return table[(method, path)]
+        if method == "GET" and path == f"/v1/models/{self._model}":
+            return self._model_of
         if method == "POST" and path.startswith(f"{_TOOLS}/"):
             return self._tool
         known = [known for known in table if known[1] == path]
@@ -80,8 +82,13 @@ class Gateway:
         )
 
     async def _models(self, _request: ApiRequest) -> ApiResponse:
-        one = {"id": self._model, "object": "model", "created": 0, "owned_by": "midwatch"}
-        return _answer({"object": "list", "data": [one]})
+        return _answer({"object": "list", "data": [self._one()]})
+
+    async def _model_of(self, _request: ApiRequest) -> ApiResponse:
+        return _answer(self._one())
+
+    def _one(self) -> dict[str, Any]:
+        return {"id": self._model, "object": "model", "created": 0, "owned_by": "midwatch"}
 
     async def _chat(self, request: ApiRequest) -> ApiResponse:
         asked = serving.read(_json(request), agent=self._agent, route=self._route, max_output=self._max_output)

@@ -115,9 +115,9 @@ class Nodes:
 
     async def _command(self, actor: Actor, view: step.View, state: AgentState) -> dict[str, Any]:
         """Run the program that this agent is; it is started again after a person has spoken."""
-        known, causes = self._evidence(actor.agent, view), tuple(state.get("causes", ()))
+        causes = tuple(state.get("causes", ()))
         while True:
-            outcome = await self._commands.run(actor, view, known, causes)
+            outcome = await self._commands.run(actor, view, lambda: self._evidence(actor.agent, view), causes)
             if not isinstance(outcome, Wait):
                 break
             self._transition(actor, "waiting", None)
