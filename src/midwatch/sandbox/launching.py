@@ -149,7 +149,9 @@ class User:
             except BlockingIOError:
                 os.close(descriptor)
                 continue
-            break
+            if os.fstat(descriptor).st_nlink:
+                break
+            os.close(descriptor)  # its last holder took the name away meanwhile, so that another may lock a new file
         self.id, self._descriptor, self._file = _FIRST_USER + number, descriptor, folder / str(number)
 
     def close(self) -> None:
