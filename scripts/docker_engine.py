@@ -1,6 +1,6 @@
 """Docker engine: a private one for tests, from Debian's packages, with nothing installed on the system.
 
-In:   `start NAME`, `stop NAME`, `stop-all`; root, on Debian or a descendant; `--while PID` stops it when that process is gone.
+In:   `start NAME`, `stop NAME`; root, on Debian or a descendant; `--while PID` stops it when that process is gone.
 Out:  `start` prints the address for `DOCKER_HOST`; everything lies below `.docker-engine/` of this checkout.
 Must not know: midwatch; it runs before anything is installed, on the standard library.
 Why a network namespace of its own: the host's tables and interfaces are left alone, and no image can be pulled by accident.
@@ -281,7 +281,7 @@ def _locked(path: Path) -> Iterator[None]:
 def main() -> int:
     """Do what the command line says; return the exit code."""
     parser = argparse.ArgumentParser(description="A private Docker engine for tests.")
-    parser.add_argument("action", choices=("start", "stop", "stop-all", "watch"))
+    parser.add_argument("action", choices=("start", "stop", "watch"))
     parser.add_argument("name", nargs="?", default="default")
     parser.add_argument("--while", dest="owner", type=int, metavar="PID", help="stop it when this process is gone")
     asked = parser.parse_args()
@@ -291,9 +291,7 @@ def main() -> int:
         elif asked.action == "watch":
             _watch(asked.owner, asked.name)
         else:
-            names = [asked.name] if asked.action == "stop" else [place.name for place in (BASE / "run").glob("*")]
-            for name in names:
-                stop(name)
+            stop(asked.name)
     except (EngineProblem, subprocess.TimeoutExpired) as problem:
         print(f"docker_engine: {problem}", file=sys.stderr)
         return 1
