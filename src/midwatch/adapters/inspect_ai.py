@@ -73,6 +73,10 @@ class MidwatchPlace(BaseModel):
     image: str | None = None
     runtime: str | None = None
 
+    def __hash__(self) -> int:
+        """Hash what it says; Inspect keeps places as keys."""
+        return hash(self.model_dump_json())
+
     def profile(self, empty: Path) -> SandboxProfile:
         """Give the profile; `empty` is the workspace where none is named."""
         lost = [name for name in self.secrets if name not in os.environ]

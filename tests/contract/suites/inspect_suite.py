@@ -39,6 +39,7 @@ async def test_place(tmp_path: Path, sandbox_env: SandboxEnvironment) -> None:
     read = MidwatchEnvironment.config_deserialize({"workspace": str(tmp_path), "limits": {"processes": 32}})
     assert isinstance(read, MidwatchPlace)
     assert read.limits.processes == 32
+    assert hash(read) == hash(read.model_copy()), "Inspect keeps places as keys"
     environments = await MidwatchEnvironment.sample_init("suite", str(place), {})
     own = environments["default"]
     try:

@@ -50,7 +50,7 @@ class Suite:
                     "-m",
                     "pytest",
                     "-c",
-                    str(HERE / "pytest.ini"),
+                    str(HERE / "suites.ini"),
                     str(HERE / file),
                     f"--junitxml={report}",
                     "-q",
