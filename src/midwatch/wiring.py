@@ -361,15 +361,7 @@ def open(
             stack.callback(store.on_commit(_listener(store, on_event)))
         registry = Registry.load(list(fleet.tools), fleet.base)
         scrub = Scrubber(_scrub_key(store))
-        grounds = isolation(
-            fleet,
-            registry,
-            home=place,
-            env=env,
-            clock=clock,
-            make=backend_of,
-            known=lambda text: bool(scrub.text(text)[1]),
-        )
+        grounds = isolation(fleet, registry, home=place, env=env, clock=clock, make=backend_of, known=scrub.holds)
         parts = Parts(
             store=store,
             fleet=fleet,

@@ -8,7 +8,6 @@ from pathlib import Path
 import jsonschema_rs
 import pytest
 
-from midwatch.config.apart import not_apart
 from midwatch.config.check import check
 from midwatch.config.fleet import Fleet
 from midwatch.config.guarantees import not_guaranteed
@@ -329,30 +328,6 @@ def test_mounts_that_lie_in_each_other_are_refused(folder: Path) -> None:
     block = "sandbox:\n  mounts:\n    - {from: data, at: /d}\n    - {from: shared, at: /d/e} #! duplicate-mount\n"
     _refused(folder, block)
     _refused(folder, block.replace("/d/e", "/d"))
-
-
-@pytest.mark.req("CONFIG-15")
-@pytest.mark.parametrize(
-    ("home", "workspace", "codes"),
-    [
-        ("state", "work", []),
-        ("work/state", "work", ["home-in-workspace"]),
-        ("state", "state/layers", ["home-in-workspace"]),
-        ("state", "link", ["home-in-workspace"]),
-        ("fleet/data/state", "work", ["mount-reach"]),
-        ("fleet/data", "work", ["mount-reach"]),
-    ],
-)
-def test_no_sandbox_sees_the_home_that_a_command_names(
-    folder: Path, tmp_path: Path, home: str, workspace: str, codes: list[str]
-) -> None:
-    """The file does not know `--home` and `--workdir`; a run does, and is refused. Without isolation there is nothing to hold."""
-    (tmp_path / "state" / "layers").mkdir(parents=True)
-    (tmp_path / "link").symlink_to(tmp_path / "state")
-    places = {"home": tmp_path / home, "workspace": tmp_path / workspace}
-    fleet = _load(folder, "sandbox: {mounts: [{from: data, at: /d}]}\n")
-    assert codes == [found.code for found in not_apart(fleet, **places)]
-    assert () == not_apart(_load(folder, "sandbox: {backend: process, because: x}\n"), **places)
 
 
 HOSTS = [

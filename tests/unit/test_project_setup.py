@@ -44,7 +44,7 @@ class Checkout:
         (self.bin / name).chmod(0o755)
 
     def without_git(self, user: int) -> str:
-        """Make a PATH of what a minimal system has: no git, and an `apt-get` that brings it."""
+        """Make a PATH of what a minimal system has: neither git nor bubblewrap, and an `apt-get` that brings them."""
         minimal = self.folder.parent / "minimal"
         minimal.mkdir()
         for name in ("cat", "chmod", "cp", "cut", "dirname", "mkdir", "sh", "sha256sum"):
@@ -53,7 +53,7 @@ class Checkout:
         self.program(
             "apt-get",
             f'#!/bin/sh\necho "-m apt-get $*" >>"{self.log}"\n'
-            f'case "$*" in "install "*" git") cp "$0" "{self.bin}/git" ;; esac\n',
+            f'case "$*" in "install "*" git bubblewrap") cp "$0" "{self.bin}/git"; cp "$0" "{self.bin}/bwrap" ;; esac\n',
         )
         return f"{self.bin}:{minimal}"
 
@@ -164,7 +164,7 @@ def test_a_missing_program_is_named_to_who_may_not_install_it(checkout: Checkout
     """An ordinary user gets the exact command, and nothing is installed."""
     code, asked, messages = checkout.setup(path=checkout.without_git(user=1000))
     assert (1, []) == (code, asked)
-    assert "run `sudo apt-get install git`" in messages
+    assert "run `sudo apt-get install git bubblewrap`" in messages
 
 
 @pytest.mark.req("PROJECT-8")
@@ -172,7 +172,7 @@ def test_a_missing_program_is_installed_by_root(checkout: Checkout) -> None:
     """In a minimal container set-up brings what it needs, without a question, and goes on."""
     code, asked, messages = checkout.setup(path=checkout.without_git(user=0))
     assert 0 == code, messages
-    assert "-m apt-get install -y -qq --no-install-recommends git" in asked
+    assert "-m apt-get install -y -qq --no-install-recommends git bubblewrap" in asked
     assert _installed(asked)
 
 

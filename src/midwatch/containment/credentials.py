@@ -198,6 +198,10 @@ class Scrubber:
             text = self._names(text, found)
         return text, found
 
+    def holds(self, text: str) -> bool:
+        """Say whether a text holds a credential of a known form."""
+        return bool(self.text(text)[1])
+
     def value(self, value: Any) -> tuple[Any, tuple[Finding, ...]]:
         """Scrub a JSON value however deep: texts, keys, and what stands under a key such as `password` or `api_key`.
 

@@ -189,7 +189,8 @@ class Kernel:
     def _workspace(self, run: str) -> Path:
         """Give the workspace that a run was started in, whatever this process's own is."""
         events = self._parts.store.read(lambda tx: tx.ledger.read(run=run, kinds=("run.created",), limit=1))
-        return Path(events[0].data["workdir"]) if events else self._parts.workdir
+        told = events[0].data.get("workdir") if events else None  # a run of an older home does not say
+        return self._parts.workdir if told is None else Path(told)
 
     async def _undo(self, run: str, epoch: int, speaker: Speaker) -> Sequence[Undone]:
         parts, staging = self._parts, self._staging(run)
