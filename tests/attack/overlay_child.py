@@ -192,7 +192,7 @@ def told(base: Path, case: dict[str, Any]) -> dict[str, Any]:
             made.append(layering.write(kept / str(number), changes, (), spool))
             spool.close()
             calls.append([change.to_json() for change in changes])
-        after = tree(ground.merged) if case.get("replay", True) else {}
+        after = tree(ground.merged) if case.get("trees", True) else {}
         folded = {path: change.to_json() for path, change in layering.fold(made).items()}
     finally:
         ground.close()
@@ -201,7 +201,7 @@ def told(base: Path, case: dict[str, Any]) -> dict[str, Any]:
         again = Ground(base, lower, "second", size=case.get("size", "64m"))
         try:
             apply(again.merged_fd, [layering.read(layer.file) for layer in made if layer.file])
-            answer["replayed"] = tree(again.merged)
+            answer["replayed"] = tree(again.merged) if case.get("trees", True) else {}
             answer["left"] = [
                 change.to_json()
                 for change in diff(again.fd, lower, earlier=layering.fold(made), userxattr=USER)[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -257,6 +258,24 @@ def test_a_file_system_that_cannot_swap_gets_all_or_nothing(
     with pytest.raises((SandboxError, Conflict), match="nothing was committed"):
         _commit(work, [made])
     assert before == look(work)
+
+
+@pytest.mark.req("FILES-11")
+def test_a_hole_of_folders_is_committed(tmp_path: Path) -> None:
+    """Five thousand folders in each other, without as many descriptors and without a path that no system takes."""
+    work, _ = _ready(tmp_path / "base")
+    changes = [Change("created", "/".join(["d"] * depth), "folder", 0o755) for depth in range(4, 5004)]
+    changes += [Change("created", "/".join(["n"] * depth), "folder", 0o755) for depth in (1, 2, 3)]
+    with pytest.raises(Conflict):
+        _commit(work, [write(tmp_path / "torn", changes)])
+    made = write(
+        tmp_path / "layer", [Change("created", "/".join(["n"] * depth), "folder", 0o755) for depth in range(1, 5001)]
+    )
+    try:
+        _commit(work, [made])
+        assert {"none"} == {item.action for item in plan([made], work).items}
+    finally:
+        subprocess.run(["rm", "-rf", str(work)], check=True)  # the system's own can: Python's cannot
 
 
 @pytest.mark.req("FILES-10")

@@ -18,7 +18,18 @@ from typing import Final
 from midwatch.errors import SandboxError
 from midwatch.sandbox.effects import raw
 
-__all__ = ["EXCHANGE", "FOLDER", "NOREPLACE", "open_at", "open_below", "open_root", "parts_of", "rename_at", "sync_all"]
+__all__ = [
+    "EXCHANGE",
+    "FOLDER",
+    "NOREPLACE",
+    "Folders",
+    "open_at",
+    "open_below",
+    "open_root",
+    "parts_of",
+    "rename_at",
+    "sync_all",
+]
 
 FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 NOREPLACE: Final = 1
@@ -30,6 +41,9 @@ _OPENAT2: Final = 437
 _RENAMEAT2: Final = {"x86_64": 316, "aarch64": 276, "riscv64": 276, "ppc64le": 357, "s390x": 347}
 _CHUNK: Final = 3500
 """Bytes of a path given to the system at once; its own limit is 4096."""
+
+_KEPT: Final = 64
+"""Folders kept open on the way to one."""
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -88,6 +102,48 @@ def open_below(root: int, parts: Sequence[bytes], *, same_mount: bool = True) ->
         os.close(here)
         raise
     return here
+
+
+class Folders:
+    """Folders below a root, by paths as `shown`. Those on the way to the last one stay open, so that neighbours cost one step.
+
+    Paths asked for in order, or in the reverse of it, cost a bounded number of steps each, however deep an agent has made them.
+    """
+
+    def __init__(self, root: int, *, same_mount: bool = True) -> None:
+        self._root, self._same_mount = root, same_mount
+        self._chain: list[tuple[str, int]] = []
+
+    def open(self, path: str) -> int:
+        """Give a descriptor of a folder, valid until the next call; empty: the root.
+
+        Raises:
+            OSError: as of `open_at`.
+        """
+        chain = self._chain
+        while chain and not f"{path}/".startswith(f"{chain[-1][0]}/"):
+            os.close(chain.pop()[1])
+        here, folder = chain[-1] if chain else ("", self._root)
+        if here == path:
+            return folder
+        names = path[len(here) + 1 if here else 0 :].split("/")
+        if len(names) > _KEPT:
+            here = "/".join([*([here] if here else []), *names[:-_KEPT]])
+            folder = open_below(folder, parts_of("/".join(names[:-_KEPT])), same_mount=self._same_mount)
+            chain.append((here, folder))
+            names = names[-_KEPT:]
+        for name in names:
+            folder = open_at(folder, parts_of(name)[0], FOLDER, same_mount=self._same_mount)
+            here = f"{here}/{name}" if here else name
+            chain.append((here, folder))
+        while len(chain) > 2 * _KEPT:
+            os.close(chain.pop(0)[1])
+        return folder
+
+    def close(self) -> None:
+        """Close all but the root; they are opened again when they are asked for."""
+        while self._chain:
+            os.close(self._chain.pop()[1])
 
 
 def open_root(path: os.PathLike[str] | str) -> int:

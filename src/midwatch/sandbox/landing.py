@@ -2,7 +2,7 @@
 
 In:   operations, made by `release`; their contents, as a function that writes one into a file; a journal file outside of the folder.
 Out:  the folder as wanted, or as it was.
-May import: beneath, effects, live, errors. Must not know: layers, runs, who said yes.
+May import: beneath, effects, layers (the order of paths), live, errors. Must not know: runs, who said yes.
 
     staging   every new file, link and folder is made beside its place, under a name of the journal's own
     writing   each is put (onto nothing), swapped (with what it replaces) or dropped (moved aside); what came out of its place is then
@@ -30,6 +30,7 @@ import orjson
 from midwatch.errors import Conflict, SandboxError
 from midwatch.sandbox.beneath import sync_all
 from midwatch.sandbox.effects import Kind, raw
+from midwatch.sandbox.layers import in_order
 from midwatch.sandbox.live import Live, Step, Unreachable
 
 __all__ = ["Journal", "Landing", "New", "Operation", "Phase", "What"]
@@ -224,7 +225,7 @@ class Landing:
     def _stage(self, operation: Operation, content: Callable[[str, int], None]) -> None:
         if not operation.new:
             return
-        names = sorted(operation.new, key=lambda name: raw(name).split(b"/") if name else [])
+        names = sorted(operation.new, key=in_order)
         for name in names:
             self._make(f"{operation.beside}/{name}" if name else operation.beside, operation.new[name], content)
         for name in reversed(names):

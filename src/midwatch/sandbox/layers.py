@@ -14,7 +14,8 @@ import io
 import os
 import struct
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -28,7 +29,7 @@ from midwatch.sandbox.effects import CHANGING, Change, Request
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-__all__ = ["Layer", "Spool", "conflicts", "contents_of", "fold", "open_content", "read", "write"]
+__all__ = ["Layer", "Spool", "below", "conflicts", "contents_of", "fold", "in_order", "open_content", "read", "write"]
 
 _HEAD: Final = struct.Struct(">8sQ32s")
 _MAGIC: Final = b"MWLAYER1"
@@ -228,8 +229,8 @@ def fold(layers: Sequence[Layer], *, base: Mapping[str, Change] | None = None) -
             ):  # fmt: skip
                 gone.add(change.path)
             _settle(state, change.path, _relative(first, change))
-        if gone:
-            for path in [path for path in state if path not in touched and _below(path, gone)]:
+        for path in below(state, gone):
+            if path not in touched:
                 _settle(state, path, _relative(state[path], replace(state[path], op="deleted")))
     return dict(sorted(state.items()))
 
@@ -246,8 +247,28 @@ def conflicts(new: Layer, since: Sequence[Layer]) -> list[str]:
     met = {path for path in mine.keys() & theirs.keys() if not _same_folder(mine[path], theirs[path])}
     for here, there in ((mine, theirs), (theirs, mine)):
         gone = {path for path, change in here.items() if change.op == "deleted" or change.kind != "folder"}
-        met |= {path for path, change in there.items() if change.op != "deleted" and _below(path, gone)}
+        met |= {path for path in below(there, gone) if there[path].op != "deleted"}
     return sorted(met)
+
+
+def below(paths: Iterable[str], heads: Collection[str]) -> list[str]:
+    """Give those of `paths` that lie below one of `heads`. In one pass, however deep an agent has made them."""
+    if not heads:
+        return []
+    ordered = sorted(paths)
+    found: list[str] = []
+    last = None
+    for head in sorted(heads, key=in_order):
+        if last is not None and head.startswith(last):
+            continue
+        last = f"{head}/"
+        found += ordered[bisect_left(ordered, last) : bisect_left(ordered, f"{head}0")]  # `0` is what comes after `/`
+    return found
+
+
+def in_order(path: str) -> str:
+    """Give a key by which a folder comes right before all that is below it."""
+    return path.replace("/", "\0")
 
 
 class _Content(io.RawIOBase):
@@ -304,15 +325,6 @@ def _settle(state: dict[str, Change], path: str, change: Change | None) -> None:
         state.pop(path, None)
     else:
         state[path] = change
-
-
-def _below(path: str, gone: set[str]) -> bool:
-    end = path.rfind("/")
-    while end > 0:
-        if path[:end] in gone:
-            return True
-        end = path.rfind("/", 0, end)
-    return False
 
 
 def _same_folder(one: Change, other: Change) -> bool:

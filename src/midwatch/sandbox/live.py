@@ -1,7 +1,7 @@
 """Live: the workspace as it is now, looked at and changed one name at a time, beneath one descriptor.
 
 In:   paths as `effects.shown` writes them. Out: what stands there; nothing is followed, nothing outside is met.
-May import: beneath, effects, errors. Must not know: layers, journals, who decides.
+May import: beneath, effects, layers (the order of paths). Must not know: journals, who decides.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from midwatch.sandbox.beneath import EXCHANGE, NOREPLACE, open_below, parts_of, rename_at
+from midwatch.sandbox.beneath import EXCHANGE, NOREPLACE, Folders, parts_of, rename_at
 from midwatch.sandbox.effects import Kind, raw, shown
+from midwatch.sandbox.layers import in_order
 
 __all__ = ["Live", "Standing", "Step", "Unreachable", "same_name"]
 
@@ -59,13 +60,11 @@ class Live:
     def __init__(self, root: int, step: Step | None = None) -> None:
         self.root = root
         self._step: Step = step or (lambda _: None)
-        self._last: tuple[str, int] | None = None
+        self._folders = Folders(root)
 
     def close(self) -> None:
-        """Give the folder back that was kept open."""
-        if self._last is not None:
-            os.close(self._last[1])
-            self._last = None
+        """Give back the folders that were kept open."""
+        self._folders.close()
 
     def folder(self, path: str) -> int:
         """Give a descriptor of the folder `path` (empty: the root itself), valid until the next call.
@@ -73,22 +72,18 @@ class Live:
         Raises:
             Unreachable: it is gone, or a component is no folder, a link, or another mount.
         """
-        if self._last is None or self._last[0] != path:
-            try:
-                found = open_below(self.root, parts_of(path) if path else [])
-            except OSError as error:
-                words = {
-                    errno.ENOENT: "the folder above it is gone",
-                    errno.ENOTDIR: "what is above it is no folder any more",
-                    errno.ELOOP: "a folder above it is a link now",
-                    errno.EXDEV: "a folder above it is another mount",
-                }
-                if error.errno not in words:
-                    raise
-                raise Unreachable(words[error.errno]) from error
-            self.close()
-            self._last = (path, found)
-        return self._last[1]
+        try:
+            return self._folders.open(path)
+        except OSError as error:
+            words = {
+                errno.ENOENT: "the folder above it is gone",
+                errno.ENOTDIR: "what is above it is no folder any more",
+                errno.ELOOP: "a folder above it is a link now",
+                errno.EXDEV: "a folder above it is another mount",
+            }
+            if error.errno not in words:
+                raise
+            raise Unreachable(words[error.errno]) from error
 
     def forget(self) -> None:
         """Open every folder again from the root: names above may have changed."""
@@ -185,7 +180,7 @@ class Live:
     def remove(self, path: str, below: Mapping[str, tuple[Kind, str | None]]) -> None:
         """Remove what stands at a path, and of a folder what `below` names; what else it holds stays, and so does the folder."""
         try:
-            for name in sorted(below, key=lambda name: raw(name).split(b"/"), reverse=True):
+            for name in sorted(below, key=in_order, reverse=True):
                 self._remove_one(f"{path}/{name}")
             self._remove_one(path)
         except Unreachable:

@@ -25,7 +25,7 @@ from midwatch.sandbox.beneath import FOLDER, open_at, open_below, open_root, par
 from midwatch.sandbox.effects import Change, Kind, shown
 from midwatch.sandbox.layers import Spool
 from midwatch.sandbox.replay import apply
-from midwatch.sandbox.watched import PROGRAM, why
+from midwatch.sandbox.watched import PROGRAM, Above
 
 __all__ = ["apply", "diff", "leads_out"]
 
@@ -33,8 +33,9 @@ _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_
 _OPEN_FOLDERS: Final = 32
 """Folders kept open on the way down; those above are opened again when they have more to give."""
 
+_PROGRAM: Final = f"watched:{PROGRAM}"
 _SIZE: Final = 256 << 20
-_NAMES: Final = 64 << 20
+_NAMES: Final = 32 << 20
 _ENTRIES: Final = 1 << 20
 """How much one reading may meet before it is refused: bytes of files where no limit is given, bytes of paths, and entries."""
 
@@ -57,10 +58,10 @@ class _State(NamedTuple):
 class _Folder:
     """One folder under way: `upper` and `lower` are descriptors, -1 where there is none or it was closed for a while."""
 
-    __slots__ = ("cut", "lower", "lower_here", "prefix", "todo", "upper", "upper_here")
+    __slots__ = ("above", "cut", "lower", "lower_here", "prefix", "todo", "upper", "upper_here")
 
-    def __init__(self, prefix: str, upper: int, lower: int, *, cut: bool) -> None:
-        self.prefix, self.upper, self.lower, self.cut = prefix, upper, lower, cut
+    def __init__(self, prefix: str, upper: int, lower: int, above: Above, *, cut: bool) -> None:
+        self.prefix, self.upper, self.lower, self.above, self.cut = prefix, upper, lower, above, cut
         self.upper_here, self.lower_here = upper >= 0, lower >= 0
         self.todo: list[tuple[bytes, bool, bool]] = []
 
@@ -151,7 +152,7 @@ class _Walk:
         self._changes: list[Change] = []
 
     def run(self) -> list[Change]:
-        stack = [_Folder("", os.dup(self._roots[0]), os.dup(self._roots[1]), cut=False)]
+        stack = [_Folder("", os.dup(self._roots[0]), os.dup(self._roots[1]), Above(), cut=False)]
         try:
             self._list(stack[0])
             while stack:
@@ -175,9 +176,9 @@ class _Walk:
     # ------------------------------------------------------------------------------------------------- folders
 
     def _descend(self, folder: _Folder, name: bytes, in_upper: bool, in_lower: bool) -> _Folder:  # noqa: FBT001 (as stored)
-        prefix = f"{folder.prefix}{shown(name)}/"
+        plain = shown(name)
         upper = _open_readable(name, FOLDER, folder.upper) if in_upper else -1
-        child = _Folder(prefix, upper, -1, cut=folder.cut or not in_upper)
+        child = _Folder(f"{folder.prefix}{plain}/", upper, -1, folder.above.into(plain), cut=folder.cut or not in_upper)
         try:
             if upper >= 0 and not child.cut:
                 child.cut = self._opaque(upper)
@@ -235,7 +236,7 @@ class _Walk:
             state = os.stat(name, dir_fd=folder.upper, follow_symlinks=False)
             base = self._base(folder, name, known)
             folder.todo.append((os.fsencode(name), True, self._lower_is_folder(folder, name, base, known)))
-            self._note(path, _State("folder", stat.S_IMODE(state.st_mode)), base, known)
+            self._note(path, _State("folder", stat.S_IMODE(state.st_mode)), base, known, folder.above)
             return
         if entry.is_file(follow_symlinks=False):
             base = self._base(folder, name, known)
@@ -252,7 +253,7 @@ class _Walk:
                 return
             base = self._base(folder, name, known)
             now = _State("other", stat.S_IMODE(state.st_mode))
-        self._note(path, now, base, known)
+        self._note(path, now, base, known, folder.above)
         if self._lower_is_folder(folder, name, base, known):
             folder.todo.append((os.fsencode(name), False, True))
 
@@ -260,7 +261,7 @@ class _Walk:
         path = self._path(folder, name)
         known = self._earlier.get(path)
         base = self._base(folder, name, known)
-        self._note(path, None, base, known)
+        self._note(path, None, base, known, folder.above)
         if self._lower_is_folder(folder, name, base, known):
             folder.todo.append((os.fsencode(name), False, True))
 
@@ -321,7 +322,7 @@ class _Walk:
         except FileNotFoundError:
             return None
 
-    def _note(self, path: str, now: _State | None, base: _State | None, known: Change | None) -> None:
+    def _note(self, path: str, now: _State | None, base: _State | None, known: Change | None, above: Above) -> None:
         # Tell one change, if it is one. `known` is what earlier calls left, and then holds the base, too.
         if known is not None:
             self._seen.add(path)
@@ -334,7 +335,7 @@ class _Walk:
             return
         if now is not None and before is not None and now[:2] == before[:2] and now.sha256 == before.sha256:
             return
-        flags = self._flags(path, now, before)
+        flags = self._flags(path, now, before, self._reasons(path, known, above))
         if self._began_ns is not None and base is not None and base.ctime_ns > self._began_ns:
             flags = (*flags, "moved")
         sha_before = before.sha256 if before else None
@@ -351,12 +352,18 @@ class _Walk:
             )  # fmt: skip
         self._changes.append(change)
 
-    def _flags(self, path: str, now: _State | None, before: _State | None) -> tuple[str, ...]:
+    def _reasons(self, path: str, known: Change | None, above: Above) -> list[str]:
+        # They hang on the path alone, so what an earlier call was told of it still holds.
+        if known is not None:
+            return [flag for flag in known.flags if flag.startswith("watched:") and flag != _PROGRAM]
+        reason = above.why(path[path.rfind("/") + 1 :])
+        return [f"watched:{reason}"] if reason else []
+
+    def _flags(self, path: str, now: _State | None, before: _State | None, reasons: list[str]) -> tuple[str, ...]:
         flags = []
         name = path[path.rfind("/") + 1 :]
         if "\\" in name or name != name.strip() or (not name.isascii() and not _HIDING.isdisjoint(name)):
             flags.append("name")
-        reason = why(path)
         if now is not None:
             if now.kind == "other":
                 flags.append("special")
@@ -371,14 +378,12 @@ class _Walk:
                 and now.mode & 0o111
                 and not (before and before.kind == "file" and before.mode & 0o111)
             ):
-                flags.append(f"watched:{PROGRAM}")
-        if reason:
-            flags.append(f"watched:{reason}")
-        return tuple(flags)
+                flags.append(_PROGRAM)
+        return (*flags, *reasons)
 
     def _vanished(self) -> None:
         # What earlier calls made and this one took away leaves no trace in the upper folder.
-        for path in self._earlier.keys() - self._seen:
+        for path in sorted(self._earlier.keys() - self._seen):
             known = self._earlier[path]
             if known.op == "deleted":
                 continue
@@ -386,7 +391,7 @@ class _Walk:
                 raise SandboxError(
                     f"the overlay no longer holds `{path}`, which an earlier call of the run left; start the sandbox again with its layers"
                 )
-            self._note(path, None, None, known)
+            self._note(path, None, None, known, Above())
 
     def _lower_has(self, path: str) -> bool:
         *above, name = parts_of(path)

@@ -29,9 +29,9 @@ import orjson
 
 from midwatch.errors import Conflict, Denied, SandboxError
 from midwatch.sandbox.beneath import open_root
-from midwatch.sandbox.effects import Change, raw
+from midwatch.sandbox.effects import Change
 from midwatch.sandbox.landing import Journal, Landing, New, Operation, What
-from midwatch.sandbox.layers import Layer, contents_of, fold
+from midwatch.sandbox.layers import Layer, below, contents_of, fold, in_order
 from midwatch.sandbox.live import Live, Standing, Step, Unreachable, same_name
 from midwatch.sandbox.replay import copy_content
 from midwatch.sandbox.watched import hook_folder
@@ -122,8 +122,7 @@ def plan(layers: Sequence[Layer], workspace: Path) -> Release:
     try:
         changes = fold(layers)
         hooks = _hooks(live)
-        near = _Neighbours(live, changes)
-        items = tuple(_item(live, change, changes, near, hooks) for change in changes.values())
+        items = tuple(sorted(_items(live, changes, hooks), key=lambda item: item.path))
     except OSError as error:
         raise SandboxError(f"the workspace `{workspace}` cannot be read ({error.strerror})") from error
     finally:
@@ -231,12 +230,13 @@ class _Neighbours:
         extra = [name for name in self._live.names(path) if f"{path}/{name}" not in self._gone]
         return f"it holds `{min(extra)}`, which the run did not delete" if extra else None
 
-    def other(self, path: str) -> str | None:
+    def other(self, path: str, *, fresh: bool) -> str | None:
         """Give a name beside `path`, live or made with it, that is another spelling of its own."""
         head, slash, name = path.rpartition("/")
         if head not in self._seen:
             try:
-                there = [other for other in self._live.names(head) if f"{head}{slash}{other}" not in self._gone]
+                listed = [] if fresh else self._live.names(head)
+                there = [other for other in listed if f"{head}{slash}{other}" not in self._gone]
             except Unreachable:
                 there = []
             spelled = self._seen.setdefault(head, {})
@@ -245,27 +245,35 @@ class _Neighbours:
         return next((other for other in self._seen[head].get(same_name(name), ()) if other != name), None)
 
 
-def _item(live: Live, change: Change, changes: Mapping[str, Change], near: _Neighbours, hooks: str | None) -> Item:
+def _items(live: Live, changes: Mapping[str, Change], hooks: str | None) -> Iterator[Item]:
+    # In the order of the folders. What is below a folder that the run made, and the workspace has not, is not looked for there.
+    near = _Neighbours(live, changes)
+    absent = ""
+    for path in sorted(changes, key=in_order):
+        fresh = bool(absent) and path.startswith(f"{absent}/")
+        item = _item(live, changes[path], changes, near, hooks, fresh=fresh)
+        if not fresh and (item.action, item.change.kind, item.conflict) == ("create", "folder", None):
+            absent = path
+        yield item
+
+
+def _item(
+    live: Live, change: Change, changes: Mapping[str, Change], near: _Neighbours, hooks: str | None, *, fresh: bool
+) -> Item:
     person = [
         flag.removeprefix("watched:") if flag.startswith("watched:") else _WORDS.get(flag, flag)
         for flag in change.flags
     ]
     if hooks is not None and f"{change.path}/".casefold().startswith(f"{hooks}/".casefold()):
         person.append("a hook that git runs by itself")
-    try:
-        found = live.standing(change.path)
-        reached = _reached(change, found)
-        conflict = None if reached else _conflict(change, found)
-    except Unreachable as error:
-        head = change.path.rpartition("/")[0]
-        above = changes.get(head)
-        brought = above is not None and above.kind == "folder" and above.op in ("created", "modified")
-        reached = change.op == "deleted"
-        conflict = None if reached or (brought and change.op == "created") else str(error)
+    if fresh:
+        reached, conflict = False, None if change.op == "created" else "the folder above it is new"
+    else:
+        reached, conflict = _compared(live, change, changes)
     if conflict is None and not reached and change.was == "folder" != _kind_after(change):
         conflict = near.stranger(change.path)
     if conflict is None and not reached and change.op == "created":
-        other = near.other(change.path)
+        other = near.other(change.path, fresh=fresh)
         conflict = f"a disk that ignores case or spelling takes it for `{other}`" if other else None
     if conflict is None and not reached and "moved" in change.flags:
         conflict = _WORDS["moved"]
@@ -274,6 +282,19 @@ def _item(live: Live, change: Change, changes: Mapping[str, Change], near: _Neig
     if action == "never" or (change.was == "other" and not reached):
         action, conflict = "never", None
     return Item(action, change, tuple(dict.fromkeys(person)), conflict)
+
+
+def _compared(live: Live, change: Change, changes: Mapping[str, Change]) -> tuple[bool, str | None]:
+    # Whether the workspace is there already; else why it cannot come there.
+    try:
+        found = live.standing(change.path)
+    except Unreachable as error:
+        above = changes.get(change.path.rpartition("/")[0])
+        brought = above is not None and above.kind == "folder" and above.op in ("created", "modified")
+        reached = change.op == "deleted"
+        return reached, None if reached or (brought and change.op == "created") else str(error)
+    reached = _reached(change, found)
+    return reached, None if reached else _conflict(change, found)
 
 
 def _conflict(change: Change, found: Standing | None) -> str | None:
@@ -361,8 +382,7 @@ def _chosen(release: Release, only: Collection[str] | None) -> list[Item]:
                 wanted.add(head)
             head = head.rpartition("/")[0]
     cleared = {path for path in only if by_path[path].change.was == "folder" != _kind_after(by_path[path].change)}
-    if cleared:
-        wanted |= {path for path in by_path if not cleared.isdisjoint(_heads(path))}
+    wanted.update(below(by_path, cleared))
     return [item for item in release.items if item.path in wanted]
 
 
@@ -373,21 +393,24 @@ def _kind_after(change: Change) -> str | None:
 def _operations(live: Live, chosen: Sequence[Item]) -> list[Operation]:
     # All is checked before anything is made. A folder that comes or goes is one operation with all that is below it.
     changes = {item.path: item.change for item in chosen}
-    near = _Neighbours(live, changes)
-    checked = [_item(live, item.change, changes, near, None) for item in chosen]
+    checked = list(_items(live, changes, None))
     bad = {item.path: item.conflict for item in checked if item.conflict}
     made: dict[str, Operation] = {}
-    for item in sorted(checked, key=lambda item: raw(item.path).split(b"/")):
-        if item.action in ("none", "never") or item.path in bad or any(head in bad for head in _heads(item.path)):
+    top, passed = "", ""
+    for item in checked:
+        path = item.path
+        if item.action in ("none", "never") or (passed and path.startswith(f"{passed}/")):
             continue
-        top = next((head for head in _heads(item.path) if head in made and made[head].do != "mode"), None)
-        if top is None:
-            made[item.path] = _operation(live, item)
+        if path in bad:
+            passed = path
+        elif not (top and path.startswith(f"{top}/")):
+            made[path] = _operation(live, item)
+            top = path if made[path].do != "mode" else ""
         elif item.action == "delete":
-            made[top].old[item.path[len(top) + 1 :]] = _was(item.change)
+            made[top].old[path[len(top) + 1 :]] = _was(item.change)
         else:
             first = made[top].new.get("")
-            made[top].new[item.path[len(top) + 1 :]] = _new(item.change, None, first.owner if first else (0, 0))
+            made[top].new[path[len(top) + 1 :]] = _new(item.change, None, first.owner if first else (0, 0))
     for path, operation in made.items():
         if operation.do in ("swap", "drop"):
             wrong = live.holds(path, *operation.gone())
@@ -414,13 +437,6 @@ def _operation(live: Live, item: Item) -> Operation:
     return Operation(
         "swap", item.path, new={"": _new(change, found, (found.uid, found.gid))}, old={"": _was(change)}
     )  # fmt: skip
-
-
-def _heads(path: str) -> Iterator[str]:
-    at = path.find("/")
-    while at > 0:
-        yield path[:at]
-        at = path.find("/", at + 1)
 
 
 def _was(change: Change) -> What:

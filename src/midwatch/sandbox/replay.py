@@ -16,9 +16,9 @@ import stat
 from collections.abc import Iterable, Sequence
 
 from midwatch.errors import SandboxError
-from midwatch.sandbox.beneath import FOLDER, open_below, parts_of
+from midwatch.sandbox.beneath import FOLDER, Folders, parts_of
 from midwatch.sandbox.effects import Change, raw, shown
-from midwatch.sandbox.layers import Layer, contents_of, fold, open_content
+from midwatch.sandbox.layers import Layer, contents_of, fold, in_order, open_content
 
 __all__ = ["apply", "copy_content"]
 
@@ -64,14 +64,14 @@ def copy_content(layer: Layer, sha256: str, file: int) -> None:
 
 
 class _Player:
-    """Keeps the last folder open: changes come in the order of their paths."""
+    """Plays changes in the order of their paths, so that each folder is opened once."""
 
     def __init__(self, root: int, contents: dict[str, Layer], owner: tuple[int, int] | None) -> None:
-        self._root, self._contents, self._owner = root, contents, owner
-        self._last: tuple[str, int] = ("", os.dup(root))
+        self._contents, self._owner = contents, owner
+        self._folders = Folders(root, same_mount=False)
 
     def play(self, changes: list[Change]) -> None:
-        changes.sort(key=lambda change: raw(change.path).split(b"/"))
+        changes.sort(key=lambda change: in_order(change.path))
         for change in reversed(changes):
             if change.op == "deleted" or (change.op == "modified" and not _stays(change)):
                 self._remove(change)
@@ -92,16 +92,11 @@ class _Player:
             self._set_mode(path, mode)
 
     def close(self) -> None:
-        os.close(self._last[1])
+        self._folders.close()
 
     def _place(self, path: str) -> tuple[int, bytes]:
-        head, _, _ = path.rpartition("/")
-        *above, name = parts_of(path)
-        if head != self._last[0]:
-            folder = open_below(self._root, above, same_mount=False)
-            os.close(self._last[1])
-            self._last = (head, folder)
-        return self._last[1], name
+        head, _, name = path.rpartition("/")
+        return self._folders.open(head), parts_of(name)[0]
 
     def _remove(self, change: Change) -> None:
         folder, name = self._place(change.path)

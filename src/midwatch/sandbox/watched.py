@@ -16,11 +16,11 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from midwatch.sandbox.effects import raw
 
-__all__ = ["FOLDERS", "NAMES", "PLACES", "PROGRAM", "SUFFIXES", "hook_folder", "why"]
+__all__ = ["FOLDERS", "NAMES", "PLACES", "PROGRAM", "SUFFIXES", "Above", "hook_folder", "why"]
 
 PROGRAM: Final = "it becomes a program"
 """What a file that gains the right to be executed is flagged with, whatever its name."""
@@ -276,13 +276,35 @@ _HIDDEN: Final = re.compile(
 )
 
 
+class Above(NamedTuple):
+    """What the folders above a name say: the reason that all below them has, and whether they are a repository's own."""
+
+    reason: str | None = None
+    git: bool = False
+
+    def into(self, name: str) -> Above:
+        """Give the same one folder further down."""
+        if self.reason is not None:
+            return self
+        plain = _plain(name)
+        if plain in _GIT:
+            return Above(None, git=True)
+        return Above(PLACES.get(plain), git=True) if self.git else Above(FOLDERS.get(plain))
+
+    def why(self, name: str) -> str | None:
+        """Say why a change of this name here needs a person, or None."""
+        if self.reason is not None:
+            return self.reason
+        plain = _plain(name)
+        if plain in _GIT:
+            return NAMES[".git"]
+        return PLACES.get(plain) if self.git else _by_name(plain)
+
+
 def why(path: str) -> str | None:
     """Say why a change of this path needs a person, or None. Also where it, or a folder above it, is deleted or made a link."""
     head, _, name = path.rpartition("/")
-    above, inside_git = _above(head) if head else (None, False)
-    if above is not None:
-        return above
-    return _why_name(name, inside_git)
+    return (_above(head) if head else Above()).why(name)
 
 
 def hook_folder(config: str) -> str | None:
@@ -300,24 +322,14 @@ def hook_folder(config: str) -> str | None:
 
 
 @lru_cache(maxsize=4096)
-def _above(head: str) -> tuple[str | None, bool]:
-    # Of a folder: the reason that it and everything below it has, and whether it is a repository's own folder.
-    over, _, name = head.rpartition("/")
-    reason, inside_git = _above(over) if over else (None, False)
-    if reason is not None:
-        return reason, inside_git
-    plain = _plain(name)
-    if plain in _GIT:
-        return None, True
-    return (PLACES.get(plain), True) if inside_git else (FOLDERS.get(plain), False)
+def _above(head: str) -> Above:
+    above = Above()
+    for name in head.split("/"):
+        above = above.into(name)
+    return above
 
 
-def _why_name(name: str, inside_git: bool) -> str | None:  # noqa: FBT001 (one caller)
-    plain = _plain(name)
-    if plain in _GIT:
-        return NAMES[".git"]
-    if inside_git:
-        return PLACES.get(plain)
+def _by_name(plain: str) -> str | None:
     found = NAMES.get(plain) or FOLDERS.get(plain)
     if found is not None:
         return found
