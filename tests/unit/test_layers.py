@@ -32,7 +32,7 @@ def gone(path: str, old: str | None = "x", *, ours: bool = False) -> Change:
     kind: Kind = "file" if old is not None else "folder"
     digest = None if old is None else sha(old)
     if ours:
-        return Change("deleted", path, kind, before=digest)
+        return Change("deleted", path, kind, before=digest, was=kind, was_mode=0o644)
     return Change("deleted", path, kind, base=digest, before=digest, was=kind, was_mode=0o644)
 
 
@@ -176,6 +176,15 @@ def test_layers_fold(calls: list[list[Change]], expected: dict[str, tuple[str, s
     assert expected == {path: (item.op, digest[item.sha256], digest[item.base]) for path, item in found.items()}
     half = fold([Layer(tuple(changes)) for changes in calls[:1]])
     assert found == fold([Layer(tuple(changes)) for changes in calls[1:]], base=half)
+
+
+@pytest.mark.req("FILES-2")
+def test_layers_after_a_commit_start_from_what_was_committed() -> None:
+    """Without the layers that were committed, the first touch is from what it found, not from before the run."""
+    later = Change("modified", "a", "file", 0o644, 1, sha("2"), sha("0"), sha("1"), was="file", was_mode=0o600)
+    found = fold([Layer((later, Change("deleted", "b", "file", before=sha("x"), was="file", was_mode=0o644)))])
+    assert ("modified", sha("1"), 0o600) == (found["a"].op, found["a"].base, found["a"].was_mode)
+    assert ("deleted", sha("x")) == (found["b"].op, found["b"].base)
 
 
 @pytest.mark.req("FILES-2")

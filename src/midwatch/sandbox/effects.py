@@ -54,7 +54,7 @@ class Change:
         flags: why a person must look before it is committed: `setuid`, `special`, `leaves` (a link that leads out of the workspace),
             `name` (no UTF-8, or characters that hide), `hardlink`, `moved` (the workspace's own file changed while the run worked),
             and `watched:WHY` for files that grant later power.
-        was, was_mode: kind and permission bits of what the workspace held before the run; None where it held nothing.
+        was, was_mode: kind and permission bits of what the call found; None where it found nothing.
     """
 
     op: Op

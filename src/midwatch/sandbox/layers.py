@@ -208,12 +208,13 @@ def contents_of(layers: Sequence[Layer]) -> dict[str, Layer]:
 
 
 def fold(layers: Sequence[Layer], *, base: Mapping[str, Change] | None = None) -> dict[str, Change]:
-    """Give the state that all layers together leave, one change a path, relative to what the workspace held before the run.
+    """Give the state that all layers together leave, one change a path, relative to what the first of them found.
 
+    That is what the workspace held before the run, or, where `layers` begins later, what the layers before had made of it.
     `base` is what an earlier `fold` gave of the layers before these.
 
     A folder that went takes with it what earlier layers did below. What was made and went again, or came back to what it was, is
-    not listed. `base`, `was` and `was_mode` are those of the first touch; `op` is what it takes to get from there to the end.
+    not listed. `base`, `was` and `was_mode` are what the first touch found; `op` is what it takes to get from there to the end.
     """
     state: dict[str, Change] = dict(base or {})
     for layer in layers:
@@ -301,22 +302,25 @@ class _Content(io.RawIOBase):
 
 
 def _relative(first: Change | None, change: Change) -> Change | None:
-    # `change` as seen from before the run; None where nothing is left to tell.
-    origin = first or change
-    existed = origin.op != "created"
-    was = (origin.was or (origin.kind if first is None else None)) if existed else None
+    # `change` as seen from before the first of the layers; None where nothing is left to tell.
+    existed = (first or change).op != "created"
+    if first is not None:
+        base, was, was_mode = first.base, first.was, first.was_mode
+    else:
+        # What the call found: the same as before the run, but where the layers before these were committed meanwhile.
+        base, was, was_mode = change.before, (change.was or change.kind) if existed else None, change.was_mode
     flags = change.flags
     if first is not None and "moved" in first.flags and "moved" not in flags:
         flags = (*flags, "moved")
-    end = replace(change, base=origin.base, before=origin.base, was=was, was_mode=origin.was_mode, flags=flags)
+    end = replace(change, base=base, before=base, was=was, was_mode=was_mode, flags=flags)
     if change.op == "deleted":
         return (
             replace(end, kind=was or change.kind, mode=None, size=None, sha256=None, target=None) if existed else None
         )
     if not existed:
         return replace(end, op="created")
-    if end.kind == was and end.sha256 == end.base:
-        return None if end.mode == end.was_mode else replace(end, op="permission")
+    if end.kind == was and end.sha256 == base:
+        return None if end.mode == was_mode else replace(end, op="permission")
     return replace(end, op="modified")
 
 

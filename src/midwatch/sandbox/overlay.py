@@ -327,10 +327,10 @@ class _Walk:
         if known is not None:
             self._seen.add(path)
             before = None if known.op == "deleted" else _State(known.kind, known.mode or 0, known.sha256)
-            origin = (known.base, known.was, known.was_mode)
+            sha_base = known.base
         else:
             before = base
-            origin = (base.sha256, base.kind, base.mode) if base else (None, None, None)
+            sha_base = base.sha256 if base else None
         if now is None and before is None:
             return
         if now is not None and before is not None and now[:2] == before[:2] and now.sha256 == before.sha256:
@@ -338,17 +338,16 @@ class _Walk:
         flags = self._flags(path, now, before, self._reasons(path, known, above))
         if self._began_ns is not None and base is not None and base.ctime_ns > self._began_ns:
             flags = (*flags, "moved")
-        sha_before = before.sha256 if before else None
+        found = (before.sha256, before.kind, before.mode) if before else (None, None, None)
         if now is None:
-            kind = before.kind if before else "other"
             change = Change(
-                "deleted", path, kind, base=origin[0], before=sha_before, flags=flags, was=origin[1], was_mode=origin[2]
-            )
+                "deleted", path, found[1] or "other", None, None, None, sha_base, found[0], None, flags, found[1], found[2]
+            )  # fmt: skip
         else:
             same = before is not None and now.kind == before.kind and now.sha256 == before.sha256
             change = Change(
                 "created" if before is None else "permission" if same else "modified",
-                path, now.kind, now.mode, now.size, now.sha256, origin[0], sha_before, now.target, flags, origin[1], origin[2],
+                path, now.kind, now.mode, now.size, now.sha256, sha_base, found[0], now.target, flags, found[1], found[2],
             )  # fmt: skip
         self._changes.append(change)
 
