@@ -69,9 +69,11 @@ def tree(group: cgroups.Group, count: int = 60) -> Iterator[subprocess.Popen[byt
                 said += data
             yield process
         finally:
-            group.kill()
-            process.kill()
-            process.wait(10)
+            try:
+                group.kill()
+            finally:
+                process.kill()
+                process.wait(10)
 
 
 def measured(layout: cgroups.Layout, count: int = 60) -> Measured:

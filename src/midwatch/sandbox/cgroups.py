@@ -451,7 +451,7 @@ def _put(path: Path, value: str) -> None:
 
 def _members(path: Path) -> frozenset[int]:
     try:
-        return frozenset(int(line) for line in path.read_text(encoding="ascii").split())
+        return frozenset(int(line) for line in path.read_text(encoding="utf-8").split())
     except OSError as problem:
         if problem.errno in (errno.ENOENT, errno.ENODEV):  # removed meanwhile: the kernel does so only when it is empty
             return frozenset()
