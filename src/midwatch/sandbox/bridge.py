@@ -2,7 +2,7 @@
 
 In:   a selector, a port, the path of the broker's socket inside the sandbox.
 Out:  bytes, both ways; `proxy_environment`, by which clients find the port.
-May import: the standard library, no asyncio, no threads: it lives in the worker's own loop and is forked with it.
+May import: `worker`, the standard library, no asyncio, no threads: it lives in the worker's own loop and is forked with it.
 Must not know: HTTP, rules, what the worker does besides.
 It listens before its constructor returns, so a tool can never come too early. Every key that it registers holds a callable in `data`:
 
@@ -14,11 +14,15 @@ It decides nothing and is trusted with nothing: whoever gets round it meets the 
 
 from __future__ import annotations
 
-import contextlib
-import selectors
-import socket
-from collections.abc import Callable
-from typing import Final
+import _socket as socket  # what `socket` is made of: the rest of that takes longer to import than Python to start
+
+from midwatch.sandbox.worker import Passing
+
+TYPE_CHECKING = False  # as type checkers read it; see `worker`
+if TYPE_CHECKING:
+    import selectors
+    from collections.abc import Callable
+    from typing import Final
 
 __all__ = ["DUMMY_KEY", "Bridge", "proxy_environment"]
 
@@ -28,8 +32,8 @@ DUMMY_KEY: Final = "midwatch-holds-the-key"
 _CHUNK: Final = 65_536
 _BACKLOG: Final = 64
 _CONNECTIONS: Final = 64
-_READ: Final = selectors.EVENT_READ
-_WRITE: Final = selectors.EVENT_WRITE
+_READ, _WRITE = 1, 2
+"""As `selectors` has them."""
 
 
 def proxy_environment(port: int) -> dict[str, str]:
@@ -60,7 +64,10 @@ class Bridge:
         self._selector, self._path, self._most = selector, socket_path, connections
         self._pairs: set[_Pair] = set()
         self._listening = False
-        self._listener = socket.create_server(("127.0.0.1", port), backlog=_BACKLOG)
+        self._listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._listener.bind(("127.0.0.1", port))
+        self._listener.listen(_BACKLOG)
         self._listener.setblocking(False)
         self.port: int = self._listener.getsockname()[1]
         self._listen()
@@ -75,7 +82,7 @@ class Bridge:
 
     def _accept(self, mask: int) -> None:
         try:
-            client, _ = self._listener.accept()
+            client = _accepted(self._listener)
         except OSError:  # it left again, or there are no descriptors: both are its own trouble
             return
         broker = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -112,6 +119,11 @@ class Bridge:
         self._listener.close()
         for pair in self._pairs:
             pair.close_descriptors()
+
+
+def _accepted(listener: socket.socket) -> socket.socket:
+    taken: tuple[int, object] = listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001 - all that this class has
+    return socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, taken[0])
 
 
 class _Flow:
@@ -171,7 +183,7 @@ class _Pair:
         """Pass on what was read from `side`; when it has ended, say so to the other end."""
         flow, other = self._flows[side], self._ends[1 - side]
         if flow.waiting:
-            with contextlib.suppress(BlockingIOError):
+            with Passing(BlockingIOError):
                 flow.waiting = flow.waiting[other.send(flow.waiting) :]
         if flow.ended and not flow.waiting and not flow.shut:
             flow.shut = True

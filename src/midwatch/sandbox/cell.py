@@ -12,9 +12,6 @@ Why everything else is killed after each call: what a call leaves behind would a
 
 from __future__ import annotations
 
-import binascii
-import ctypes
-import importlib
 import marshal
 import os
 import select
@@ -43,9 +40,10 @@ _OUTPUT: Final = 8_192
 _READ, _WRITE = 1, 2
 """As `selectors` has them."""
 _PR_SET_DUMPABLE: Final = 4
-_libc = ctypes.CDLL(None)
-_signal: Any = importlib.import_module("_signal")
-_quoted: Callable[[str], str] = importlib.import_module("_json").encode_basestring_ascii
+_DECORATE: Final = "midwatch.tools.decorate"
+_ENDS: Final = (".py", "/__init__.py")
+_signal: Any = worker.imported("_signal")
+_quoted: Callable[[str], str] = worker.imported("_json").encode_basestring_ascii
 
 
 class Poller:
@@ -92,7 +90,7 @@ class Child:
         self.kept: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray(), "answer": bytearray()}
         self.total = {"stdout": 0, "stderr": 0, "answer": 0}
         self.open: dict[str, int] = {}
-        self.stdin: memoryview = memoryview(binascii.a2b_base64(request.get("stdin", "")))
+        self.stdin = memoryview(request.get("stdin", b""))
         self.end: str | None = None
 
     def take(self, name: str, data: bytes) -> None:
@@ -128,7 +126,7 @@ class Cell:
         os.environ.update(self._env)
         os.chdir(hello["cwd"])
         if hello.get("bridge"):
-            bridge = importlib.import_module("midwatch.sandbox.bridge")
+            bridge = worker.imported("midwatch.sandbox.bridge")
             self._bridge = bridge.Bridge(self._selector, hello["bridge"]["port"], hello["bridge"]["socket"])
         self._send({"ready": os.getpid()})
         self._selector.register(self._channel, _READ, self._request)
@@ -157,8 +155,7 @@ class Cell:
 
     def _begin(self, request: Mapping[str, Any]) -> None:
         child = Child(request)
-        if child.kind == "call":
-            _preload(request["ref"])
+        _preload(request)
         ends = {name: os.pipe() for name in ("stdin", "stdout", "stderr", "answer")}
         try:
             child.pid = os.fork()
@@ -265,7 +262,7 @@ class Cell:
             sys.stdout, sys.stderr = _text(1), _text(2)
             os.setpgid(0, 0)
             worker.bound(request["limits"])
-            _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
+            _dumpable(1)
             os.write(answer, worker.ALIVE)
             if request["kind"] == "run":
                 _become(request, answer)
@@ -304,7 +301,7 @@ class Cell:
             with Passing(BaseException):
                 self._leave()
                 os.chdir(request["cwd"])
-                _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
+                _dumpable(1)
                 os.execvpe(request["argv"][0], request["argv"], {**os.environ, **request["env"]})
             os._exit(126)
         size = struct.pack("HHHH", request["rows"], request["columns"], 0, 0)
@@ -337,6 +334,8 @@ class Cell:
 def _told(child: Child) -> dict[str, Any]:
     text = {name: bytes(kept) for name, kept in child.kept.items()}
     if child.kind == "run":
+        import binascii  # noqa: PLC0415 - as all that an idle cell can do without
+
         refused = text["answer"][1:].decode("utf-8", "replace")
         return {
             "id": child.id,
@@ -367,12 +366,35 @@ def _performed(request: Mapping[str, Any]) -> str:
     return json.dumps(answer, allow_nan=False, ensure_ascii=True)
 
 
-def _preload(ref: str) -> None:
-    """Import Midwatch's own tools here, so that each child has them; a user's file is loaded in the child alone."""
-    module = ref.rpartition(":")[0]
-    if module.startswith("midwatch.") and module not in sys.modules:
+def _preload(request: Mapping[str, Any]) -> None:
+    """Import here what each child would import anew: Midwatch's own, never a user's file, which is loaded in the child alone."""
+    for name in ("json", "resource", "gc"):
+        worker.imported(name)
+    if request["kind"] != "call":
+        return
+    source = request["ref"].rpartition(":")[0]
+    module = source if source.startswith("midwatch.") else _DECORATE if _decorated(source) else "json"
+    if module not in sys.modules:
         with Passing(ImportError):  # the child says so, where somebody listens
-            importlib.import_module(module)
+            worker.imported(module)
+        sys.modules["gc"].freeze()  # so that no collection in a child writes on pages that it shares
+
+
+def _decorated(source: str) -> bool:
+    """Whether a user's file says that it needs Midwatch. It is looked at, not run."""
+    tail = source.replace(".", "/")
+    places = [source] if source.endswith(".py") else [f"{entry}/{tail}{end}" for entry in sys.path for end in _ENDS]
+    for place in places:
+        with Passing(OSError), open(place, "rb") as file:
+            return b"midwatch" in file.read(_CHUNK)
+    return False
+
+
+def _dumpable(value: int) -> None:
+    """Say whether others of this user may look into this process. By the core of `ctypes`: the whole of it takes as long as all else."""
+    _ctypes = worker.imported("_ctypes")
+    if _ctypes.call_function(_ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl"), (_PR_SET_DUMPABLE, value, 0, 0, 0)) != 0:
+        raise OSError("this process cannot be closed to others")
 
 
 def _wakeups() -> int:
@@ -424,7 +446,7 @@ def main(place: str) -> None:
             connected.connect(place)
             channel = connected.detach()
     os.set_inheritable(channel, False)
-    _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)  # what it forks may not write into its memory
+    _dumpable(0)  # what it forks may not write into its memory
     Cell(channel).serve()
 
 

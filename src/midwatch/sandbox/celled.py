@@ -177,7 +177,7 @@ class CelledSandbox:
             "argv": list(argv),
             "env": dict(env or {}),
             "cwd": str(inside),
-            "stdin": base64.b64encode(stdin).decode(),
+            "stdin": stdin,
             "limits": self._bounds(limits, timeout_us),
             "max_bytes": max_bytes,
         }

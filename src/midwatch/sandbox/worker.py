@@ -10,9 +10,7 @@ this process and everything it started must not act any longer.
 
 from __future__ import annotations
 
-import importlib
 import os
-import resource
 import sys
 
 TYPE_CHECKING = False  # as type checkers read it; what is imported here is paid for at the start of every sandbox
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
     from types import ModuleType, TracebackType
     from typing import Any, Final
 
-__all__ = ["ALIVE", "FILE_MARK", "KILL", "Passing", "bound", "main", "resolve"]
+__all__ = ["ALIVE", "FILE_MARK", "KILL", "Passing", "bound", "imported", "main", "resolve"]
 
 FILE_MARK: Final = "__midwatch_file__"
 """As `midwatch.tools.decorate.FILE_MARK`; a test holds both equal."""
@@ -106,6 +104,8 @@ def _watch(channel: socket.socket) -> None:
 
 def bound(limits: Mapping[str, int | None]) -> None:
     """Set what the request asks for; a hard limit below it stays as it is."""
+    import resource  # noqa: PLC0415 - see above
+
     kinds = {
         "memory": resource.RLIMIT_AS,
         "file_size": resource.RLIMIT_FSIZE,
@@ -122,6 +122,8 @@ def bound(limits: Mapping[str, int | None]) -> None:
 
 
 def _lower(kind: int, wanted: int | None) -> None:
+    import resource  # noqa: PLC0415 - see above
+
     if wanted is None:
         return
     _, hard = resource.getrlimit(kind)
@@ -142,10 +144,16 @@ def _owned_tasks() -> int:
 def resolve(ref: str) -> Any:
     """Import what a reference leads to."""
     source, _, qualname = ref.rpartition(":")
-    found: Any = _load(source) if source.endswith(".py") else importlib.import_module(source)
+    found: Any = _load(source) if source.endswith(".py") else imported(source)
     for name in qualname.split("."):
         found = getattr(found, name)
     return found
+
+
+def imported(name: str) -> Any:
+    """As `importlib.import_module`, without what it takes to import that."""
+    __import__(name)
+    return sys.modules[name]
 
 
 def _load(file: str) -> ModuleType:
