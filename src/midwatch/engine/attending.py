@@ -27,7 +27,7 @@ from midwatch.records.envelope import Envelope
 __all__ = ["Attended", "Told"]
 
 T = TypeVar("T")
-_AT_ONCE: Final = 16
+_AT_ONCE: Final = 8
 _REFUSALS: Final = 100
 """Tool calls that may be refused in one start: each is on record, and a program does not tire of asking."""
 _CALLS: Final = 1_000

@@ -10,9 +10,12 @@ Whose request it is follows from the socket alone: names, keys and headers that 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final
 
+import anyio
+import anyio.to_thread
 import orjson
 
 from midwatch.engine.attending import Attended, Told
@@ -25,8 +28,8 @@ __all__ = ["CALL_HEADER", "Gateway"]
 
 CALL_HEADER: Final = "midwatch-call-id"
 """Under which a program names the model's own id of the tool call that it carries out."""
-_LARGEST: Final = 4 << 20
-"""Bytes of a request's body."""
+_LARGEST: Final = 1 << 20
+"""Bytes of a request's body. Each is read and looked through for credentials, and while that takes long nobody watches the run."""
 _JSON: Final = (("content-type", "application/json"),)
 _FINAL: Final = ("x-should-retry", "false")
 """Clients must not ask again by themselves: the kernel has."""
@@ -47,6 +50,7 @@ class Gateway:
         self._agent, self._route, self._model, self._max_output = agent, route, model, max_output
         self._offers, self._attended = tuple(offers), attended
         self._names = Names(offer.name for offer in offers)
+        self._reading = asyncio.Lock()
 
     async def __call__(self, request: ApiRequest) -> ApiResponse:
         """Answer one request; never raises but for cancellation."""
@@ -91,12 +95,16 @@ class Gateway:
         return {"id": self._model, "object": "model", "created": 0, "owned_by": "midwatch"}
 
     async def _chat(self, request: ApiRequest) -> ApiResponse:
-        asked = serving.read(_json(request), agent=self._agent, route=self._route, max_output=self._max_output)
+        async with self._reading:  # one after the other, beside the loop
+            asked = await anyio.to_thread.run_sync(self._read, request)
         answer, name = await self._attended.ask(asked.request)
         if not asked.stream:
             return _answer(serving.object_of(answer, _id(name)))
         headers = (("content-type", "text/event-stream"), ("cache-control", "no-cache"))
         return ApiResponse(200, headers, _events(answer, _id(name), include_usage=asked.include_usage))
+
+    def _read(self, request: ApiRequest) -> serving.Asked:
+        return serving.read(_json(request), agent=self._agent, route=self._route, max_output=self._max_output)
 
     async def _tools(self, _request: ApiRequest) -> ApiResponse:
         return _answer({"tools": [self._shown(offer) for offer in self._offers]})

@@ -36,6 +36,7 @@ _PASSED_OVER: Final = frozenset(
     )
 )
 _MOST_TOOLS: Final = 128
+_MOST_MESSAGES: Final = 4_096
 _PIECE: Final = 512
 _NAME: Final = re.compile(r"[^a-z_]+")
 
@@ -55,6 +56,8 @@ def read(body: Any, *, agent: str, route: str, max_output: int) -> Asked:
     Raises:
         Refused: it breaks the protocol, or wants what cannot be given; status 400.
     """
+    if isinstance(body, dict) and isinstance(body.get("messages"), list) and len(body["messages"]) > _MOST_MESSAGES:
+        raise Refused(400, f"at most {_MOST_MESSAGES:,} messages can be sent", param="messages")
     ask = read_ask(body, None)
     for key, value in body.items():
         if key not in _KEPT and key not in _PASSED_OVER and value not in (None, False, [], {}):

@@ -44,8 +44,11 @@ _PROGRAMS: Final = (
     "unlink users vdir wc whoami yes [ grep egrep fgrep sed awk mawk find xargs tar gzip gunzip zcat diff cmp patch which ps kill "
     "setsid flock"
 )
-_LIBRARIES: Final = ("libgcc_s.so.1", "libstdc++.so.6", "libz.so.1")
-"""What extension modules may take for granted on any Linux, beside the C library."""
+_LIBRARIES: Final = (
+    *("libgcc_s.so.1", "libstdc++.so.6", "libz.so.1"),
+    *("libm.so.6", "libpthread.so.0", "librt.so.1", "libdl.so.2", "libutil.so.1"),
+)
+"""What extension modules may take for granted on any Linux: the C library's old parts are named by wheels that were built on old ones."""
 _DATA: Final = ("/usr/lib/locale/C.utf8", "/etc/ssl/certs/ca-certificates.crt", "/etc/ld.so.cache")
 _SKIPPED: Final = {"test", "tests", "idlelib", "turtledemo", "tkinter", "ensurepip", "lib2to3", "pydoc_data"}
 _SKIPPED_TOO: Final = {"site-packages", "dist-packages"}

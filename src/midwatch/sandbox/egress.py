@@ -187,6 +187,7 @@ class Attachment:
         self._quiet = asyncio.Event()
         self._quiet.set()
         self._server: asyncio.Server | None = None
+        self._over = False
 
     def requests(self) -> tuple[Request, ...]:
         """Give what was tried since the last time, in order. What is still under way comes the next time; see `settle`."""
@@ -218,12 +219,13 @@ class Attachment:
     async def __aexit__(self, *error: object) -> None:
         if self._server is not None:
             self._server.close()
+        self._over = True  # a connection may be on its way through the loop
         await self._cut(list(self._tasks))
         with contextlib.suppress(OSError):  # its folder may be gone already, or hold something that was never ours
             self._path.unlink()
 
     def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not _is_owner(writer, self._owner):
+        if self._over or not _is_owner(writer, self._owner):
             writer.transport.abort()
             return
         full = len(self._tasks) >= self._limits.connections
