@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
@@ -28,7 +29,7 @@ from midwatch.sandbox import (
     open_sandbox,
 )
 
-__all__ = ["ATTEMPTS", "MIB", "Place", "left", "living", "mark", "sha", "supervisor"]
+__all__ = ["ATTEMPTS", "MIB", "Place", "left", "living", "mark", "mounted", "sha", "supervisor"]
 
 _T = TypeVar("_T")
 
@@ -211,18 +212,22 @@ def living(mark: str) -> list[int]:
     return found
 
 
-def left(name: str) -> list[str]:
-    """Find what is named for a sandbox: control groups, mounts that any process sees, folders where such things live."""
-    found = [str(path) for path in Path("/sys/fs/cgroup").rglob(f"*{name}*")]
+def mounted(name: str) -> list[str]:
+    """Find the processes that see a mount named for a sandbox."""
+    found = []
     for table in Path("/proc").glob("[0-9]*/mountinfo"):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it ended meanwhile
             if name in table.read_text():
                 found.append(str(table))
-    for top in ("/run", "/tmp", "/var/run"):
-        found += [
-            str(path)
-            for depth in ("*", "*/*", "*/*/*", "*/*/*/*")
-            for path in Path(top).glob(depth)
-            if name in path.name
-        ]
+    return found
+
+
+def left(name: str) -> list[str]:
+    """Find what is named for a sandbox: mounts, control groups, folders where such things live."""
+    found = mounted(name)
+    for top, depth in (("/sys/fs/cgroup", 9), ("/run", 4), ("/tmp", 4), ("/var/lib", 3)):
+        for folder, folders, files in os.walk(top):  # what vanishes meanwhile is passed over
+            found += [str(Path(folder) / entry) for entry in (*folders, *files) if name in entry]
+            if folder.count("/") - top.count("/") >= depth - 1:
+                folders.clear()
     return found

@@ -16,4 +16,5 @@ REQUIREMENTS: dict[str, str] = {
     "PORT-7": "memory, processes, disk and processor time are bounded, and the counters tell of it",
     "PORT-8": "nothing is left after close, nor when the supervisor is killed",
     "PORT-9": "a sandbox that isolates shows neither this machine's files and processes nor a network",
+    "PORT-10": "a third party can run the suite as it is, and it finds a backend that does not keep the port",
 }
