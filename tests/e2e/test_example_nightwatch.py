@@ -124,11 +124,12 @@ def test_the_program_of_the_readme_runs(tmp_path: Path) -> None:
         r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
     )
     assert block is not None
-    shutil.copytree(FLEET, tmp_path / "examples" / "nightwatch", ignore=shutil.ignore_patterns("reports"))
-    (tmp_path / "tools.py").write_text(block.group(1), encoding="utf-8")
+    work = tmp_path / "work"
+    shutil.copytree(FLEET, work / "examples" / "nightwatch", ignore=shutil.ignore_patterns("reports"))
+    (work / "tools.py").write_text(block.group(1), encoding="utf-8")
     environ = os.environ | {"MIDWATCH_HOME": str(tmp_path / "home")}
     done = subprocess.run(
-        [sys.executable, "tools.py"], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "tools.py"], cwd=work, env=environ, capture_output=True, text=True, check=False, timeout=60
     )
     assert (0, "") == (done.returncode, done.stderr)
     assert re.match(r"done [1-9]\d* micro-dollars\n# The night on this machine\n", done.stdout)
