@@ -130,8 +130,15 @@ class CelledSandbox:
         if "ready" not in answer:
             raise Broken("the cell did not begin")
         self._parts.tree.freeze()
-        if self._parts.listener is not None:  # what it took to begin is no call's doing
-            await anyio.to_thread.run_sync(self._parts.listener.begin)
+        if self._parts.listener is not None:
+            await anyio.to_thread.run_sync(self._acquainted, self._parts.listener)
+
+    def _acquainted(self, listener: Listener) -> None:
+        """Let the listener see through the eyes of who lives inside, so that it can name what short-lived ones open."""
+        for pid in () if self.group is None else sorted(self.group.procs()):
+            if pid:
+                listener.learn(pid)
+        listener.begin()  # what it took to begin is no call's doing
 
     async def call(
         self,
