@@ -74,6 +74,8 @@ _NOT_PASSED: Final = frozenset(
 )
 
 _FRAMING: Final = ("connection", "content-length", "transfer-encoding")
+_ROUNDS: Final = 16
+"""Rounds of the loop until a request is under way whose connection nobody has accepted yet: five, and room for another Python."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +203,7 @@ class Attachment:
         """Wait until nothing is under way; what still is after that time is cut, and recorded as failed."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_us / 1e6):
-                for _ in range(3):  # what has arrived and was not read yet begins in between
+                for _ in range(_ROUNDS):  # what has arrived and was not read yet begins in between
                     await self._quiet.wait()
                     await asyncio.sleep(0)
         await self._cut(list(self._busy))
@@ -229,6 +231,11 @@ class Attachment:
             writer.transport.abort()
             return
         full = len(self._tasks) >= self._limits.connections
+        if (
+            len(self._tasks) >= 2 * self._limits.connections
+        ):  # each costs this process a descriptor, which all sandboxes share
+            writer.transport.abort()
+            return
         task = asyncio.ensure_future(self._serve(Channel(reader, writer, self._limits), full=full))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -284,6 +291,7 @@ class Attachment:
         with self._under_way():
             try:
                 async with asyncio.timeout(self._limits.exchange_us / 1e6):
+                    await asyncio.sleep(0)  # requests that came in one piece leave others their turn
                     yield
                 return
             except Refused as refused:
@@ -421,6 +429,7 @@ class Attachment:
         path, _, query = head.target.partition("?")
         try:
             with self._room.lease() as grow, self._under_way():
+                await asyncio.sleep(0)  # as in `_told`
                 body = await channel.body(head, grow)
                 if path == HEALTH and head.method in READS:
                     answer = ApiResponse(200, (("content-type", "application/json"),), b'{"status":"ok"}')

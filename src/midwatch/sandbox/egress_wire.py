@@ -26,6 +26,10 @@ Pair = tuple[str, str]
 
 _CHUNK: Final = 65_536
 _LINGER_S: Final = 2.0
+_TURN: Final = 16
+"""Chunks that are read before others have their turn: all sandboxes, and whoever watches them, share one loop."""
+_CHUNKS, _SMALL = 4096, 64
+"""After so many chunks, each must hold so many bytes on average: every chunk costs the broker as much as a request's head."""
 _LINE: Final = re.compile(rb"([!-~]{1,40}) ([!-~]+) HTTP/1\.[01]\Z")
 _HEADER: Final = re.compile(rb"([A-Za-z0-9!#$%&'*+.^_`|~-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)\Z")
 _BARE: Final = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
@@ -112,10 +116,12 @@ class Channel:
                     await self._more()
         except TimeoutError:
             raise Gone from None
+        seen = 0
         try:
             async with asyncio.timeout(self._limits.head_us / 1e6):
-                while (end := self._buffer.find(b"\r\n\r\n")) < 0:
-                    self._growing()
+                while (end := self._buffer.find(b"\r\n\r\n", max(0, seen - 3))) < 0:
+                    self._growing(seen)
+                    seen = len(self._buffer)
                     await self._more()
         except TimeoutError:
             raise Bad(408, "the request's head took too long") from None
@@ -125,10 +131,11 @@ class Channel:
         del self._buffer[: end + 4]
         return self._parse(raw)
 
-    def _growing(self) -> None:
+    def _growing(self, seen: int) -> None:
+        """Check what came since `seen`: a head that comes byte by byte must not be read anew each time."""
         if len(self._buffer) > self._limits.head:
             raise Bad(431, "the request's head is too long")
-        if _BARE.search(self._buffer):
+        if _BARE.search(self._buffer, max(0, seen - 1)):
             raise Bad(400, "the request's head holds a bare line feed or carriage return")
 
     async def _more(self) -> None:
@@ -160,22 +167,26 @@ class Channel:
             raise Bad(413, f"the body is longer than {self._limits.body} bytes")
         if self._state.they_are_waiting_for_100_continue:
             await self._send(h11.InformationalResponse(status_code=100, headers=[]))
-        parts: list[bytes] = []
-        total = 0
+        whole = bytearray()  # no list: a million tiny chunks would cost fifty times what they hold
+        count = 0
         try:
             async with asyncio.timeout(self._limits.body_us / 1e6):
                 while (data := await self._part()) is not None:
-                    parts.append(data)
-                    total += len(data)
-                    if total > self._limits.body:
+                    whole += data
+                    count += 1
+                    if len(whole) > self._limits.body:
                         raise Bad(413, f"the body is longer than {self._limits.body} bytes")
                     if not grow(len(data)):
                         raise Bad(503, "the broker keeps as many bytes for this sandbox as it may; try again later")
+                    if count > _CHUNKS and len(whole) < count * _SMALL:
+                        raise Bad(400, "the request's body comes in chunks that are too small; send larger ones")
+                    if count % _TURN == 0:
+                        await asyncio.sleep(0)
         except TimeoutError:
             raise Bad(408, "the request's body took too long") from None
         except h11.RemoteProtocolError:
             raise Bad(400, "the request's body is no HTTP/1.1") from None
-        return b"".join(parts)
+        return bytes(whole)
 
     async def _part(self) -> bytes | None:
         while True:
