@@ -52,6 +52,7 @@ EventKind = Literal[
     "effects.sent",
     "effects.committed",
     "effects.discarded",
+    "sandbox.steered",
     "budget.set",
     "budget.settled",
     "governor.acted",

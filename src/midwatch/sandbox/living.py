@@ -1,6 +1,6 @@
 """Living: which sandboxes of a home live, for operators in other processes: each a small file, and a hold on its control group.
 
-In:   sandboxes as they begin and end. Out: `Living`, by which another process sees, freezes, thaws and kills them.
+In:   sandboxes as they begin and end. Out: `Living`, by which another process sees, holds, lets go and kills them.
 May import: cgroups, port's types, errors. Must not know: what runs in them.
 Why files and no table: they belong to a machine's processes, not to the home's history; what a killed supervisor left is swept here.
 """
@@ -73,6 +73,33 @@ class Register:
     def ended(self, name: str) -> None:
         """Forget one; none there is fine."""
         (self._folder / f"{name}.json").unlink(missing_ok=True)
+        self._mark(name).unlink(missing_ok=True)
+
+    def hold(self, living: Living) -> None:
+        """Stop a sandbox where it stands, until `let`: its supervisor begins no call in it meanwhile, and counts no time against one.
+
+        Raises:
+            SandboxError: it has no control group, or cannot be frozen. It goes on.
+        """
+        group = living.group()
+        self._mark(living.name).touch(mode=0o600)
+        try:
+            group.freeze()
+        except SandboxError:
+            self._mark(living.name).unlink(missing_ok=True)
+            raise
+
+    def let(self, living: Living) -> None:
+        """Let a sandbox go on that was held."""
+        self._mark(living.name).unlink(missing_ok=True)
+        living.group().thaw()
+
+    def held(self, name: str) -> bool:
+        """Say whether an operator holds a sandbox."""
+        return self._mark(name).exists()
+
+    def _mark(self, name: str) -> Path:
+        return self._folder / f"{name}.held"
 
     def list(self) -> list[Living]:
         """Give those whose supervisor lives, oldest first; the files of the others are removed."""
@@ -84,6 +111,7 @@ class Register:
                     found.append(living)
                 else:
                     path.unlink(missing_ok=True)
+                    self._mark(path.stem).unlink(missing_ok=True)
         return sorted(found, key=lambda item: item.began_us)
 
     def find(self, prefix: str) -> Living:

@@ -1,4 +1,4 @@
-"""Sandbox: `midwatch sandbox ls | stats | shell`: which sandboxes live, what the machine counts of them, a look from inside.
+"""Sandbox: `midwatch sandbox ls | stats | pause | resume | kill | shell`: which sandboxes live, what is counted, a look from inside.
 
 In:   a short name or id. Out: tables on stdout, JSON with `--json`; programs' output as it is, made harmless.
 May import: errors; the wiring, engine and sandbox when a command runs. Must not know: any one backend.
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from midwatch.config.fleet import Fleet
     from midwatch.engine.staging import Isolation, Staged
+    from midwatch.engine.steering import Act
     from midwatch.sandbox.living import Living
     from midwatch.sandbox.port import RunResult, Stats
     from midwatch.surfaces.shell import Shell
@@ -42,12 +43,17 @@ if TYPE_CHECKING:
 __all__ = ["sandbox"]
 
 _TIMED_OUT: Final = 124
+_STEERING: Final = {
+    "pause": "Stop sandbox NAME where it stands; no time counts against its call meanwhile.",
+    "resume": "Let sandbox NAME go on that was paused.",
+    "kill": "Kill every process of sandbox NAME, paused or not; its call ends as crashed and leaves nothing.",
+}
 _SHELL: Final = "/bin/sh"
 
 
-@click.group(short_help="See living sandboxes, and look into one.")
+@click.group(short_help="See living sandboxes, stop them, look into one.")
 def sandbox() -> None:
-    """See living sandboxes, and look into one."""
+    """See living sandboxes, stop them, and look into one."""
 
 
 @sandbox.command("ls", short_help="List the sandboxes that live.")
@@ -90,6 +96,34 @@ def show_stats(settings: Settings, name: str | None) -> None:
         click.echo(plain(f"{item.name}  {item.level} of {item.agent or '-'} in run {item.run[:7]}"))
         for line in _counters(stats):
             click.echo(f"  {line}")
+
+
+def _steered(act: Act, words: str) -> click.Command:
+    @click.argument("name")
+    @click.option("--reason", default="", help="Why; it is recorded.")
+    @token_option
+    @command_options
+    @click.pass_obj
+    def command(settings: Settings, name: str, reason: str, token_file: str | None) -> None:
+        from midwatch import wiring
+        from midwatch.engine.steering import steer
+        from midwatch.isolating import sandboxes
+
+        register = sandboxes(settings.place)
+        living = register.find(name)
+        with store_of(settings) as store:
+            who = speaker(store, token_file)
+            steer(store, register, living, act, speaker=who, reason=reason, at_us=wiring.clock())
+        if settings.json:
+            emit({"ok": True, "sandbox": living.name, "run": living.run, "agent": living.agent, "act": act})
+        else:
+            say(f"{living.name} of {living.agent or '-'} in run {living.run[:7]}: {words}")
+
+    return click.command(act, help=_STEERING[act], short_help=_STEERING[act])(command)
+
+
+for _act, _words in (("pause", "stands still"), ("resume", "goes on"), ("kill", "killed")):
+    sandbox.add_command(_steered(_act, _words))  # type: ignore[arg-type]  # the three words of `Act`
 
 
 @sandbox.command("shell", short_help="Run programs in a sandbox as an agent has it.")
