@@ -29,14 +29,14 @@ class Told:
     answer: Released = field(default_factory=lambda: Released("committed", ("plan.txt",), requests=((POST, "sent"),)))
     orders: list[tuple[Any, ...]] = field(default_factory=list)
 
-    def commit(self, run: str, *, only: tuple[str, ...], reason: str) -> Released:
+    def commit(self, run: str, *, only: tuple[str, ...], reason: str, workspace: Path | None) -> Released:
         """Note a commit."""
         self.orders.append(("commit", run, only, reason))
         return self.answer
 
-    def discard(self, run: str, *, reason: str) -> int:
+    def discard(self, run: str, *, only: tuple[str, ...], reason: str, workspace: Path | None) -> int:
         """Note a discard."""
-        self.orders.append(("discard", run, reason))
+        self.orders.append(("discard", run, only, reason))
         return 3
 
 
@@ -154,7 +154,7 @@ def test_it_asks_a_terminal_and_refuses_to_guess_without_one(
         assert (2, True) == (refused.exit_code, "nothing was done" in refused.stderr)
     assert [] == kernel.orders
     asked = _call(home, "discard", RUN, typed="y\n")
-    assert (0, [("discard", RUN, "")]) == (asked.exit_code, kernel.orders)
+    assert (0, [("discard", RUN, (), "")]) == (asked.exit_code, kernel.orders)
     assert "drop 2 changes and 1 requests for good?" in asked.stderr
     assert "3 changes dropped" in asked.stderr
 

@@ -180,6 +180,11 @@ def _usable(store: Store, fleet: Fleet, row: GateRow, wanted: Edit, at_us: int) 
         raise GateNotUsable(f"the run of gate `{row.id}` has ended, so there is nothing to change")
     if row.status not in ("open", "approved") or at_us > row.expires_us:
         raise GateNotUsable(f"gate `{row.id}` is {row.status} or too old; only what waits can be changed")
+    if row.kind == "release":
+        raise UsageProblem(
+            f"gate `{row.id}` asks whether a run's changes may leave their sandboxes; they cannot be edited here. Say no, and commit "
+            "some of them with `midwatch effects commit RUN --only GLOB`"
+        )
     if row.kind == "question":  # what is made up is edited like the rest, or the refusal would tell it
         raise UsageProblem(f"gate `{row.id}` asks for an answer; there are no arguments to change")
     if row.policy_digest != fleet.policy_digest:

@@ -122,7 +122,8 @@ class Kernel:
 
     def plan_undo(self, run: str) -> list[Undone]:
         """Say what `undo` would do, newest effect first; nothing is changed. Raises `NotFound`."""
-        return undo.plan(self._parts.store, run, self._place(self._staging(run), "", ""))
+        staging = self._staging(run)
+        return undo.plan(self._parts.store, run, self._place(staging, "", ""), staging.isolation)
 
     def undo(self, run: str, *, speaker: Speaker | None = None) -> list[Undone]:
         """Take back what a run did, as far as its tools say how; see `engine.undo`. Not in a running loop.
@@ -139,12 +140,19 @@ class Kernel:
             parts.store.write(lambda tx: tx.fences.release(run, epoch=epoch))
 
     def commit(
-        self, run: str, *, only: Sequence[str] = (), speaker: Speaker | None = None, reason: str = ""
+        self,
+        run: str,
+        *,
+        only: Sequence[str] = (),
+        speaker: Speaker | None = None,
+        reason: str = "",
+        workspace: Path | None = None,
     ) -> Released:
         """Bring what a run did in its sandboxes into its workspace; see `engine.releasing`. Not in a running loop.
 
         Args:
             only: globs of paths; empty: all, and the requests that were kept.
+            workspace: another folder than the one that the run was started in; it must hold what the run found.
 
         Raises:
             NotFound: no such run. RunHeld: a live process works on it. Denied: it takes an operator, or people said no.
@@ -153,19 +161,27 @@ class Kernel:
         parts = self._parts
 
         async def work() -> Released:
-            with self._ordered(run, speaker, only, reason) as order:
+            with self._ordered(run, speaker, only, reason, workspace) as order:
                 return await releasing.commit(parts.store, parts.fleet, parts.registry, order, parts.isolation.send)
 
         return asyncio.run(work())
 
-    def discard(self, run: str, *, speaker: Speaker | None = None, reason: str = "") -> int:
-        """Drop what a run did in its sandboxes and nobody has committed; gives how many changes. Raises as `commit`."""
-        with self._ordered(run, speaker, (), reason) as order:
+    def discard(
+        self,
+        run: str,
+        *,
+        only: Sequence[str] = (),
+        speaker: Speaker | None = None,
+        reason: str = "",
+        workspace: Path | None = None,
+    ) -> int:
+        """Drop what a run did in its sandboxes and nobody has committed; gives how many changes. As `commit`."""
+        with self._ordered(run, speaker, only, reason, workspace) as order:
             return releasing.discard(self._parts.store, order)
 
     @contextlib.contextmanager
     def _ordered(
-        self, run: str, speaker: Speaker | None, only: Sequence[str], reason: str
+        self, run: str, speaker: Speaker | None, only: Sequence[str], reason: str, workspace: Path | None
     ) -> Iterator[releasing.Order]:
         """Hold a run while what it did is released."""
         parts = self._parts
@@ -175,7 +191,7 @@ class Kernel:
         try:
             yield releasing.Order(
                 run,
-                self._workspace(run),
+                self._workspace(run) if workspace is None else workspace,
                 parts.isolation.layers / run,
                 epoch,
                 speaker or parts.speaker,

@@ -17,18 +17,17 @@ from midwatch.containment import grants
 from midwatch.engine.context import Segment
 from midwatch.engine.gating import Gating
 from midwatch.engine.helping import reconcile
+from midwatch.engine.observing import left_nothing, observe, seen_in, where
 from midwatch.engine.passage import Answered, Passage, Waiting, draft, known
 from midwatch.engine.record import Record
 from midwatch.engine.staging import Observed, Turn
 from midwatch.errors import (
     BoundReached,
-    Conflict,
     Divergence,
     FenceLost,
     GateNotUsable,
     MidwatchError,
     RunHalted,
-    SandboxError,
     StoreError,
 )
 from midwatch.governor import scopes
@@ -36,7 +35,7 @@ from midwatch.governor.watch import HEARTBEAT
 from midwatch.records.call import Actor
 from midwatch.records.decision import Denied
 from midwatch.records.effect import EffectRow
-from midwatch.records.envelope import Envelope, ErrorBody
+from midwatch.records.envelope import Envelope
 from midwatch.store.port import Tx
 from midwatch.tools import arguments, envelope, perform
 from midwatch.tools.builtin.gates import REQUEST_HUMAN
@@ -101,7 +100,7 @@ class Pipeline:
             return refused
         async with self._seg.staging.turn(passage.actor.agent, f"{passage.effect}-{passage.attempt}") as turn:
             performed = await self._perform(passage, turn)
-            performed, seen = await self._observe(performed, turn)
+            performed, seen = await observe(known(passage)[0], performed, turn)
             if self._doubtful(passage, performed, turn):
                 return self._in_doubt(passage, performed, seen)
             return await self._settle(passage, performed, turn, seen)
@@ -316,7 +315,7 @@ class Pipeline:
             "arguments_blob": blob,
             "attempt": p.attempt,
             "runs": contract.runs,
-            **self._where(p.actor.agent, contract.runs),
+            **where(self._seg.staging.isolation, p.actor.agent, contract.runs),
         }
         seq = tx.ledger.append(draft("intent", p.actor, now, data, causes=(cause,)))
         row = EffectRow(
@@ -341,13 +340,6 @@ class Pipeline:
         return row, seq
 
     # 7 perform
-    def _where(self, agent: str, runs: str) -> dict[str, Any]:
-        """Say in what a call acts. `confined`: what it does is outside of nothing before it is committed."""
-        if runs != "sandbox":
-            return {"isolation": "none: in the broker", "confined": False}
-        isolation = self._seg.staging.isolation
-        return {"isolation": isolation.level(agent), "confined": isolation.confined(agent)}
-
     async def _perform(self, p: Passage, turn: Turn) -> perform.Performed:
         tool, checked = known(p)
         seg = self._seg
@@ -358,18 +350,6 @@ class Pipeline:
             return self._said(p)
         return await perform.perform(tool, checked, context=self._gating.place(p).context, sandbox=turn)
 
-    async def _observe(self, performed: perform.Performed, turn: Turn) -> tuple[perform.Performed, Observed | None]:
-        """Read what the call did in its sandbox. What cannot be told, or met another agent's change, did not happen."""
-        try:
-            return performed, await turn.gather()
-        except Conflict as met:
-            hint = "nothing of it was kept; read what is there now, and call again"
-            error = ErrorBody("conflict", f"nothing was done: {met}", hint=hint)
-            return replace(performed, value=None, error=error), None
-        except SandboxError as untold:
-            error = ErrorBody("crashed", "what the call did cannot be told, so nothing of it was kept")
-            return replace(performed, value=None, error=error, detail=str(untold)), None
-
     def _doubtful(self, p: Passage, performed: perform.Performed, turn: Turn) -> bool:
         """Say whether nobody knows what the call did. In a sandbox that is known, unless it asked for something outside."""
         if known(p)[0].contract.effect in REPEATABLE or not performed.unclear:
@@ -378,9 +358,7 @@ class Pipeline:
 
     def _left_nothing(self, row: EffectRow) -> bool:
         """Say whether a call that was cut can have done nothing: it acted in a sandbox that is gone, and nothing was let out."""
-        intent = self._seg.store.read(lambda tx: tx.ledger.get(row.intent_seq))
-        confined = intent is not None and intent.data.get("confined") is True
-        return confined and self._seg.staging.isolation.confined(row.agent)
+        return left_nothing(self._seg.store, row, self._seg.staging.isolation)
 
     @staticmethod
     def _repeatable(p: Passage) -> bool:
@@ -401,7 +379,7 @@ class Pipeline:
                 "code": None if error is None else error.code,
                 "may_continue": performed.may_continue,
                 "ms": max(0, (now - p.started_us) // 1000),
-                **_seen(tx, seen),
+                **seen_in(tx, seen),
                 "detail_blob": tx.blobs.put(seg.scrub.text(performed.detail)[0].encode()) if performed.detail else None,
             }
             tx.ledger.append(draft("effect.in_doubt", p.actor, now, data, causes=(p.seq,)))
@@ -457,7 +435,7 @@ class Pipeline:
                 "truncated": sealed.truncated,
                 "ms": ms,
                 "declared": {"class": tool.contract.effect, "open_world": tool.contract.open_world},
-                **_seen(tx, seen),
+                **seen_in(tx, seen),
                 **counted,
                 "detail_blob": tx.blobs.put(seg.scrub.text(performed.detail)[0].encode()) if performed.detail else None,
             }
@@ -486,11 +464,6 @@ class Pipeline:
                 if body is not None and f"b:{digest}" in orjson.loads(body)["refs"]:
                     return True
         return False
-
-
-def _seen(tx: Tx, seen: Observed | None) -> dict[str, Any]:
-    """What an event says of what a sandbox was seen to do."""
-    return {} if seen is None else {"observed": seen.to_json(tx.blobs.put(seen.manifest))}
 
 
 def _signal(tool: Tool[..., Any], rule: str) -> dict[str, Any]:

@@ -30,7 +30,16 @@ from midwatch.engine import books, rebinding, releasing
 from midwatch.engine.context import Halted, Segment
 from midwatch.engine.foreign import Hosted, host, is_ours
 from midwatch.engine.nodes import Nodes
-from midwatch.errors import BoundReached, Denied, FenceLost, MidwatchError, NotGuaranteed, RunHalted, UsageProblem
+from midwatch.errors import (
+    BoundReached,
+    Denied,
+    FenceLost,
+    MidwatchError,
+    NotGuaranteed,
+    RunHalted,
+    SandboxError,
+    UsageProblem,
+)
 from midwatch.governor import scopes
 from midwatch.graph.saver import Saver
 from midwatch.graph.team import build
@@ -128,23 +137,27 @@ async def _run(seg: Segment, row: RunRow, request: Any, began: int) -> RunResult
         stop = await _guarded(seg, course, request)
     finally:
         with anyio.CancelScope(shield=True):
-            await seg.staging.close()
+            try:
+                await seg.staging.close()
+            except SandboxError as error:
+                stop = _Stop("failed", code="sandboxerror", message=str(error))
             stop = await _released(seg, stop)
         result = _end(seg, stop, began)
     return result
 
 
 async def _released(seg: Segment, stop: _Stop) -> _Stop:
-    """Let what a finished run did leave its sandboxes, or drop it, as its fleet says; else it stays staged."""
-    words = {seg.staging.isolation.spec(item.agent).commit for item in seg.staging.staged}
-    if stop.status != "done" or not words or words == {"ask"}:
+    """Let what a finished run did leave its sandboxes, or drop it, as its fleet says; else it stays staged.
+
+    One agent's changes may rest on another's, so they go one way together: where their words differ, a person decides.
+    """
+    words = {seg.staging.isolation.spec(item.agent).commit for item in seg.staging.staged if item.leaves}
+    if stop.status != "done" or len(words) != 1 or words == {"ask"}:
         return stop
     order = releasing.Order(seg.run, seg.staging.workspace, seg.staging.folder, seg.epoch, None, seg.clock())
     try:
         if words == {"discard"}:
             releasing.discard(seg.store, order)
-            return stop
-        if "ask" in words:  # one agent's changes may rest on another's, so they leave together
             return stop
         released = await releasing.commit(seg.store, seg.fleet, seg.registry, order, seg.staging.isolation.send)
     except Denied as refused:

@@ -2,7 +2,7 @@
 
 In:   a run, its ledger, backends and profiles that wiring chose. Out: for each call of a tool the place it acts in, and the layer
       of what it did there, to be recorded with its result.
-May import: the sandbox's port and types, config, records, errors; store (port). Must not know: contracts, guards, LangGraph.
+May import: staged, the sandbox's port and types, config, errors. Must not know: contracts, guards, LangGraph.
 
     turn(agent) → call … → layer (or none: the call's changes are dropped) → keep (in the transaction's wake)
 
@@ -21,17 +21,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
-import orjson
 
 from midwatch.config.specs import SandboxLimits, SandboxSpec
+from midwatch.engine.staged import Observed, Staged, observed, staged_of, unsent
 from midwatch.errors import Conflict, SandboxError
-from midwatch.records.event import Event
 from midwatch.sandbox import layers as layering
-from midwatch.sandbox.effects import CHANGING, Change, Request
+from midwatch.sandbox.effects import CHANGING, Request
 from midwatch.sandbox.layers import Layer
 from midwatch.sandbox.port import Backend, Egress, RunResult, Sandbox, SandboxResult, Stats, Tools
 from midwatch.sandbox.profile import INSIDE, SandboxProfile
-from midwatch.store.port import Tx
 
 if TYPE_CHECKING:
     from midwatch.sandbox.egress import Api
@@ -40,7 +38,6 @@ __all__ = ["Isolation", "Observed", "Peek", "Staged", "Staging", "Turn", "is_con
 
 _READS: Final = ("GET", "HEAD", "OPTIONS")
 _OUT: Final = ("sent", "failed")
-_PAGE: Final = 1000
 _BESIDE: Final = "!"
 """After an agent's name: the sandbox of a program, beside the one of its tools. No agent's name holds it."""
 
@@ -94,106 +91,27 @@ def is_confined(spec: SandboxSpec) -> bool:
     return all(rule.stage or (rule.methods and set(rule.methods) <= set(_READS)) for rule in spec.egress)
 
 
-@dataclass(frozen=True, slots=True)
-class Staged:
-    """One call's layer, where the ledger has it.
-
-    Attributes:
-        seq: the `finished` event. effect: of the call. agent, tool: whose.
-    """
-
-    seq: int
-    effect: str
-    agent: str
-    tool: str
-    layer: Layer
-
-
-@dataclass(frozen=True, slots=True)
-class Observed:
-    """What a turn saw, ready for the ledger: the layer, and its manifest as JSON text."""
-
-    layer: Layer
-    manifest: bytes
-
-    def to_json(self, blob: str) -> dict[str, Any]:
-        """Give what the `finished` event keeps; `blob` holds the manifest."""
-        changes = sum(change.op in CHANGING for change in self.layer.changes)
-        file = None if self.layer.file is None else self.layer.file.name
-        data = {"layer": self.layer.digest, "blob": blob, "file": file, "changes": changes}
-        return {**data, "requests": len(self.layer.requests)}
-
-
-def observed(layer: Layer) -> Observed | None:
-    """Make a layer ready for the ledger; None where there is nothing to tell."""
-    if not layer.digest and not layer.requests and not layer.changes:
-        return None
-    body = {
-        "changes": [change.to_json() for change in layer.changes],
-        "requests": [request.to_json() for request in layer.requests],
-    }
-    return Observed(layer, orjson.dumps(body, option=orjson.OPT_SORT_KEYS))
-
-
-def staged_of(tx: Tx, run: str, folder: Path) -> list[Staged]:
-    """Give the layers of a run that are neither committed nor discarded, oldest first.
-
-    `folder` is the run's own, where the layers' files lie; a file that is missing is found missing when its contents are asked for.
-    """
-    found: list[Staged] = []
-    for event in _events(tx, run):
-        if event.kind in ("effects.committed", "effects.discarded"):
-            found = [] if event.data.get("paths") is None else _without(found, set(event.data["paths"]))
-            continue
-        told = event.data.get("observed")
-        if not told:
-            continue
-        body = orjson.loads(tx.blobs.get(told["blob"]) or b"{}")
-        layer = Layer(
-            tuple(Change.from_json(item) for item in body.get("changes", ())),
-            tuple(Request.from_json(item) for item in body.get("requests", ())),
-            told["layer"],
-            None if told["file"] is None else folder / told["file"],
-        )
-        found.append(Staged(event.seq, event.data["effect"], event.agent or "", event.data["tool"], layer))
-    return found
-
-
-def _without(staged: Sequence[Staged], paths: set[str]) -> list[Staged]:
-    """Take committed paths out of what is still staged."""
-    return [
-        replace(item, layer=replace(item.layer, changes=tuple(c for c in item.layer.changes if c.path not in paths)))
-        for item in staged
-    ]
-
-
-def _events(tx: Tx, run: str) -> list[Event]:
-    found: list[Event] = []
-    kinds = ("finished", "effect.undone", "effects.committed", "effects.discarded")
-    while True:
-        page = tx.ledger.read(run=run, after=found[-1].seq if found else 0, limit=_PAGE, kinds=kinds)
-        found += page
-        if len(page) < _PAGE:
-            return found
-
-
 @dataclass(slots=True)
 class _Cell:
-    """An agent's sandbox, how many of the run's layers it holds, and what was asked of the network that no record has yet."""
+    """An agent's sandbox, and how many of the run's layers it holds."""
 
     sandbox: Sandbox
     holds: int
-    asked: tuple[Request, ...] = ()
 
 
 @dataclass(slots=True)
 class Staging:
-    """The sandboxes of one run in one process, and the run's layers so far. Made and closed on one event loop."""
+    """The sandboxes of one run in one process, and the run's layers so far. Made and closed on one event loop.
+
+    Attributes:
+        untold: by agent, what calls that only looked asked of the network, and no record has yet.
+    """
 
     isolation: Isolation
     run: str
     workspace: Path
     staged: list[Staged] = field(default_factory=list)
+    untold: dict[str, tuple[Request, ...]] = field(default_factory=dict)
     _cells: dict[str, _Cell] = field(default_factory=dict)
     _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
 
@@ -220,6 +138,8 @@ class Staging:
                 if turn.loose or api is not None:  # what was done was not recorded: it did not happen
                     with anyio.CancelScope(shield=True):
                         await self.drop(place)
+                if turn.file is not None and not turn.kept:
+                    turn.file.unlink(missing_ok=True)
 
     def peek(self, agent: str) -> Peek:
         """Give what performs calls that only look: what they change is dropped."""
@@ -298,9 +218,19 @@ class Staging:
             await cell.sandbox.pause()
 
     async def close(self) -> None:
-        """Close every sandbox of the run."""
+        """Close every sandbox of the run, whatever becomes of one of them.
+
+        Raises:
+            SandboxError: one of them cannot be taken away.
+        """
+        failed: list[Exception] = []
         for place in list(self._cells):
-            await self.drop(place)
+            try:
+                await self.drop(place)
+            except (SandboxError, OSError) as error:
+                failed.append(error)
+        if failed:
+            raise SandboxError(f"a sandbox could not be taken away: {failed[0]}") from failed[0]
 
 
 def _changes(layer: Layer) -> bool:
@@ -314,8 +244,10 @@ class Turn:
     Attributes:
         place: which of its agent's sandboxes. api: as the turn was given.
         loose: something may have been done that no record has. The sandbox is then dropped at the turn's end.
-        answered: the call gave an answer.
-        asked: it asked for something on the network that a repetition would ask for again.
+        answered: the call gave an answer that counts.
+        asked: it asked for something on the network that a repetition would ask for again; also where that cannot be told.
+        left: after `gather` raised `Conflict`: what is on record all the same, which is what was asked of the network.
+        file: of the layer. kept: the run has it.
     """
 
     staging: Staging
@@ -326,6 +258,10 @@ class Turn:
     loose: bool = False
     answered: bool = False
     asked: bool = False
+    left: Observed | None = None
+    file: Path | None = None
+    kept: bool = False
+    _told: bool = False
 
     @property
     def level(self) -> str:
@@ -399,31 +335,40 @@ class Turn:
         """
         if not self.loose:
             return None
-        cell = self.staging.cell(self.place)
-        self.staging.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        layer = await cell.sandbox.effects(self.staging.folder / f"{self.key}.layer")
-        asked, cell.asked = (*cell.asked, *layer.requests), ()
+        staging = self.staging
+        self.asked = not staging.isolation.confined(self.agent)  # until it is told
+        self._told = False
+        cell = staging.cell(self.place)
+        staging.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.file = staging.folder / f"{self.key}.layer"
+        layer = await cell.sandbox.effects(self.file)
+        asked = (*staging.untold.pop(self.place, ()), *layer.requests)
         self.asked = any(request.method not in _READS and request.outcome in _OUT for request in asked)
         if not self.answered:
-            return observed(Layer((), asked))
-        met = self.staging.met(self.place, layer)
+            return observed(Layer((), unsent(asked)))
+        met = staging.met(self.place, layer)
         if met:
-            cell.asked = asked
+            self.left = observed(Layer((), unsent(asked)))
             raise Conflict(f"another agent changed {', '.join(f'`{path}`' for path in met[:5])} meanwhile")
+        self._told = True
         return observed(replace(layer, requests=asked))
 
     async def counted(self) -> dict[str, Any]:
         """Give what the machine counted of the sandbox so far, for the ledger; empty where nothing isolates or counts."""
         if not self.loose:
             return {}
-        stats = asdict(await self.staging.cell(self.place).sandbox.stats())
+        try:
+            stats = asdict(await self.staging.cell(self.place).sandbox.stats())
+        except (SandboxError, OSError):  # it has ended, and its counters with it
+            return {}
         known = {name: value for name, value in stats.items() if value is not None and name != "frozen"}
         return {"usage": known} if known else {}
 
     def keep(self, seq: int, effect: str, tool: str, seen: Observed | None) -> None:
         """Let the run's workspace have what the call did; its record is durable with the call's result."""
-        self.loose = self.loose and not self.answered
+        self.loose = self.loose and not (self.answered and self._told)
         if seen is not None:
+            self.kept = seen.layer.file is not None
             self.staging.kept(self.place, Staged(seq, effect, self.agent, tool, seen.layer))
 
 
@@ -467,9 +412,10 @@ class Peek:
                 max_bytes=max_bytes,
             )
             if turn.loose:
-                cell = self.staging.cell(self.agent)
-                self.staging.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                layer = await cell.sandbox.effects(self.staging.folder / "peek.layer")
-                cell.asked = (*cell.asked, *layer.requests)
+                staging = self.staging
+                staging.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                turn.file = staging.folder / "peek.layer"
+                layer = await staging.cell(self.agent).sandbox.effects(turn.file)
+                staging.untold[self.agent] = (*staging.untold.get(self.agent, ()), *unsent(layer.requests))
                 turn.loose = not turn.answered or _changes(layer)
             return result

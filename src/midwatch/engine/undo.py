@@ -16,8 +16,9 @@ import orjson
 
 from midwatch.engine.helping import Place
 from midwatch.engine.identity import present, require
-from midwatch.engine.staging import Observed, Staging, Turn
-from midwatch.errors import Conflict, Denied, NotFound, SandboxError, UsageProblem
+from midwatch.engine.observing import left_nothing, observe, seen_in, where
+from midwatch.engine.staging import Isolation, Observed, Staging, Turn
+from midwatch.errors import Denied, NotFound, UsageProblem
 from midwatch.gates.review import Speaker
 from midwatch.records.effect import EffectRow, effect_id
 from midwatch.records.envelope import Envelope
@@ -51,13 +52,13 @@ class Undone:
     detail: str = ""
 
 
-def plan(store: Store, run: str, place: Place) -> list[Undone]:
+def plan(store: Store, run: str, place: Place, isolation: Isolation) -> list[Undone]:
     """Say what `undo` would do; nothing is changed.
 
     Raises:
         NotFound: no such run.
     """
-    return [_judge(store, row, place)[0] for row in _effects(store, run)]
+    return [_judge(store, row, place, isolation)[0] for row in _effects(store, run)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,9 @@ async def undo(
     speaker = store.read(lambda tx: present(tx, speaker))
     require(speaker, "operator", "undo what a run did")
     out_of_reach = [
-        item.by for item in plan(store, run, place) if item.outcome == "planned" and not speaker.reaches(item.by or "")
+        item.by
+        for item in plan(store, run, place, staging.isolation)
+        if item.outcome == "planned" and not speaker.reaches(item.by or "")
     ]
     if out_of_reach:
         raise Denied(
@@ -97,7 +100,7 @@ async def undo(
     order = _Order(store, place, staging, epoch, speaker, at_us)
     told: list[Undone] = []
     for row in _effects(store, run):
-        found, tool, values = _judge(store, row, place)
+        found, tool, values = _judge(store, row, place, staging.isolation)
         if found.outcome == "planned" and tool is not None:
             found = await _carry_out(order, row, tool, values)
         told.append(found)
@@ -116,7 +119,9 @@ def _effects(store: Store, run: str) -> list[EffectRow]:
     return sorted(store.read(work), key=lambda row: row.finished_seq or row.intent_seq, reverse=True)
 
 
-def _judge(store: Store, row: EffectRow, place: Place) -> tuple[Undone, Tool[..., Any] | None, Mapping[str, Any]]:
+def _judge(
+    store: Store, row: EffectRow, place: Place, isolation: Isolation
+) -> tuple[Undone, Tool[..., Any] | None, Mapping[str, Any]]:
     if row.status == "started":
         return Undone(row.id, row.tool, "in_doubt", detail="its own outcome is unknown"), None, {}
     result = store.read(lambda tx: _json(tx, row.result))
@@ -135,7 +140,8 @@ def _judge(store: Store, row: EffectRow, place: Place) -> tuple[Undone, Tool[...
     if earlier is not None and earlier.status == "done":
         ok = store.read(lambda tx: _json(tx, earlier.result)).get("ok")
         return Undone(row.id, row.tool, "already" if ok else "failed", tool.contract.name), None, {}
-    if earlier is not None and earlier.status == "started" and not tool.contract.idempotent:
+    cut = earlier is not None and earlier.status == "started" and not tool.contract.idempotent
+    if cut and earlier is not None and not left_nothing(store, earlier, isolation):
         detail = f"its undoing was cut; `midwatch resolve {earlier.id}`"
         return Undone(row.id, row.tool, "in_doubt", tool.contract.name, detail), None, {}
     data = result.get("data")
@@ -155,10 +161,7 @@ async def _carry_out(order: _Order, row: EffectRow, tool: Tool[..., Any], values
     context = replace(place.context, idempotency_key=key, agent=row.agent)
     async with order.staging.turn(row.agent, f"{key}-undo") as turn:
         performed = await perform.perform(tool, checked, context=context, sandbox=turn)
-        try:
-            seen = await turn.gather()
-        except (Conflict, SandboxError) as untold:
-            return Undone(row.id, row.tool, "failed", name, f"nothing of it was kept: {untold}")
+        performed, seen = await observe(tool, performed, turn)
         if performed.unclear and not tool.contract.idempotent and not (turn.loose and not turn.asked):
             detail = f"its undoing did not answer; look, then `midwatch resolve {key}`"
             return Undone(row.id, row.tool, "in_doubt", name, detail)
@@ -190,8 +193,7 @@ def _finish(
         )
         blob = tx.blobs.put(orjson.dumps(sealed.to_json()))
         data = {"effect": row.id, "by_effect": key, "tool": name, "ok": sealed.ok, "result_blob": blob}
-        if seen is not None:
-            data["observed"] = seen.to_json(tx.blobs.put(seen.manifest))
+        data |= {"declared": {"class": tool.contract.effect}, **seen_in(tx, seen)}
         event = EventDraft("effect.undone", row.run, order.at_us, data, agent=row.agent, task=_TASK, causes=(seq,))
         done = tx.ledger.append(event)
         tx.effects.finish(key, epoch=order.epoch, result=blob, at_us=order.at_us, seq=done)
@@ -217,6 +219,7 @@ def _begin(tx: Tx, order: _Order, row: EffectRow, tool: Tool[..., Any], checked:
         "class": contract.effect,
         "arguments_blob": blob,
         "by": order.speaker.name,
+        **where(order.staging.isolation, row.agent, contract.runs),
     }
     causes = (row.finished_seq or row.intent_seq,)
     seq = tx.ledger.append(EventDraft("intent", row.run, order.at_us, data, agent=row.agent, task=_TASK, causes=causes))

@@ -7,9 +7,12 @@ Why at the commit and not at the call: what is confined needs nobody (CONTAINMEN
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Final
 
 from midwatch.config.fleet import Fleet
 from midwatch.config.specs import GateWhen, ObservedWhen
@@ -19,23 +22,27 @@ from midwatch.records.effect import EffectClass
 from midwatch.records.gate import Need, Terms
 from midwatch.sandbox.effects import CHANGING, Change, Request
 
-__all__ = ["Seen", "decide", "flagged"]
+__all__ = ["Seen", "decide"]
+
+_HIDDEN: Final = re.compile(r"\\x[0-9a-f]{2}")
+"""As `effects.shown` writes what does not show."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What one call was seen to do. `effect` is its tool's class, None where the tool is not loaded any more: then any class fits."""
+    """What one call was seen to do.
+
+    Attributes:
+        effect: its tool's class, None where the tool is not loaded any more: then any class fits. declared: the class at the time of
+            the call, where that is known; a rule that means either means this call.
+    """
 
     agent: str
     tool: str
     effect: EffectClass | None
     changes: tuple[Change, ...]
     requests: tuple[Request, ...]
-
-
-def flagged(changes: Sequence[Change]) -> tuple[str, ...]:
-    """Give the paths that never leave without a person: what grants later power, and what is odd."""
-    return tuple(change.path for change in changes if change.op in CHANGING and change.flags)
+    declared: EffectClass | None = None
 
 
 def decide(fleet: Fleet, seen: Sequence[Seen], *, flags: Sequence[str], automatic: bool, at_us: int) -> Ask | None:
@@ -79,12 +86,13 @@ def _fits(fleet: Fleet, when: GateWhen, observed: ObservedWhen, seen: Seen) -> b
         return False
     if when.tool and not _any(seen.tool, when.tool):
         return False
-    if when.effect and seen.effect is not None and seen.effect not in when.effect:
+    if when.effect and seen.effect is not None and not {seen.effect, seen.declared} & set(when.effect):
         return False
     if when.environment and not (fleet.environment and _any(fleet.environment, when.environment)):
         return False
     if observed.hosts:
-        return any(_any(request.host.casefold(), observed.hosts) for request in seen.requests)
+        hosts = tuple(_host(glob) for glob in observed.hosts)
+        return any(_any(_host(request.host), hosts) for request in seen.requests)
     return any(_changed(observed, change) for change in seen.changes)
 
 
@@ -95,8 +103,36 @@ def _changed(observed: ObservedWhen, change: Change) -> bool:
         return False
     if observed.watched and not any(flag.startswith("watched:") for flag in change.flags):
         return False
-    path = change.path.casefold()
-    return not observed.paths or any(fnmatchcase(path, glob.casefold()) for glob in observed.paths)
+    return not observed.paths or any(_at(change, glob) for glob in observed.paths)
+
+
+def _at(change: Change, glob: str) -> bool:
+    """Say whether a path fits, in any spelling that a disk could take for it; a link fits where what is seen through it could."""
+    path, glob = _plain(change.path), _plain(glob)
+    if fnmatchcase(path, glob):
+        return True
+    if change.kind != "link" or change.op == "deleted":
+        return False
+    parts, heads = path.split("/"), glob.split("/")
+    return fnmatchcase(f"{path}/", glob) or (
+        len(heads) > len(parts) and fnmatchcase(path, "/".join(heads[: len(parts)]))
+    )
+
+
+def _plain(path: str) -> str:
+    """Give one spelling of a path: without case, composition, width, and characters that do not show."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", _HIDDEN.sub("", path)).casefold())
+
+
+def _host(name: str) -> str:
+    """Give one spelling of a host or of a glob of hosts."""
+    plain = unicodedata.normalize("NFKC", name).casefold().rstrip(".")
+    if plain.isascii():
+        return plain
+    try:
+        return plain.encode("idna").decode("ascii")
+    except UnicodeError:
+        return plain
 
 
 def _any(name: str, globs: tuple[str, ...]) -> bool:

@@ -22,7 +22,7 @@ from midwatch.tools.perform import Performed
 from midwatch.tools.shape import nest, pick, project
 from midwatch.tools.sizing import Fitted, encode, fit
 
-__all__ = ["CURSOR_PATTERN", "page", "seal"]
+__all__ = ["CURSOR_PATTERN", "keeps_contract", "page", "seal"]
 
 CURSOR_PATTERN: Final = r"([0-9a-f]{64}):([A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*|):([0-9]{1,12})"
 """Digest of the body, dotted path of the list or text in it, offset in items or characters."""
@@ -56,6 +56,13 @@ def seal(
     if fitted.path is None and not fitted.cut and not checked.fields:
         return Envelope(ok=True, data=performed.value, refs=refs, meta=meta)
     return _partial(fitted, put_blob(body), 0, (*refs,), meta | {"bytes": len(body)})
+
+
+def keeps_contract(tool: Tool[..., Any], performed: Performed) -> bool:
+    """Say whether what came of a call is something that the tool may answer: a result of its own shape, or a failure in its words."""
+    if performed.error is None:
+        return _body(tool, performed.value) is not None
+    return performed.error.code != "contract"
 
 
 def _body(tool: Tool[..., Any], value: Any) -> bytes | None:

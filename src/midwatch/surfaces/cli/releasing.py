@@ -67,13 +67,14 @@ def commit(
     from midwatch.surfaces.cli.cards import kernel_of
 
     with kernel_of(settings, full, token_file, workdir=workdir) as kernel:
-        done = kernel.commit(full, only=only, reason=reason)
+        done = kernel.commit(full, only=only, reason=reason, workspace=_workspace(workdir))
     _tell(settings, full, plan, done)
     ctx.exit(_WAITING if done.status == "waiting" else 0)
 
 
 @click.command(short_help="Drop a run's changes.")
 @click.argument("run")
+@click.option("--only", multiple=True, metavar="GLOB", help="Only these paths, below the workspace; may be repeated.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be dropped.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--reason", default="", help="Why; kept in the ledger.")
@@ -84,15 +85,16 @@ def commit(
 def discard(
     ctx: click.Context,
     run: str,
+    only: tuple[str, ...],
     dry_run: bool,
     yes: bool,
     reason: str,
     workdir: str | None,
     token_file: str | None,
 ) -> None:
-    """Drop what RUN changed and nobody has committed, requests that were held back included. The record of it stays."""
+    """Drop what RUN changed and nobody has committed; without `--only` the requests, too, that were held back. The record stays."""
     settings: Settings = ctx.obj
-    full, plan = _planned(settings, run, workdir, ())
+    full, plan = _planned(settings, run, workdir, only)
     if dry_run or _empty(plan):
         _tell(settings, full, plan, None)
         ctx.exit(0)
@@ -100,7 +102,7 @@ def discard(
     from midwatch.surfaces.cli.cards import kernel_of
 
     with kernel_of(settings, full, token_file, workdir=workdir) as kernel:
-        count = kernel.discard(full, reason=reason)
+        count = kernel.discard(full, only=only, reason=reason, workspace=_workspace(workdir))
     if settings.json:
         emit({"ok": True, "run": full, "discarded": count})
         return
@@ -120,6 +122,12 @@ def _planned(settings: Settings, run: str, workdir: str | None, only: tuple[str,
         globs = ", ".join(f"`{glob}`" for glob in only)
         raise UsageProblem(f"no staged path fits {globs}; `midwatch effects {full[:7]}` lists them")
     return full, plan
+
+
+def _workspace(workdir: str | None) -> Path | None:
+    from midwatch.surfaces.cli.common import folder
+
+    return None if workdir is None else folder(workdir)
 
 
 def _empty(plan: Planned) -> bool:
