@@ -10,6 +10,7 @@ freeze becomes SIGSTOP. A fleet that asks for more by name is refused.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib.util
 import os
@@ -105,6 +106,26 @@ class _BySignal:
         return Stats(frozen=self.frozen)
 
 
+@dataclass(slots=True)
+class _Standing:
+    """A name, its control group where there is one, and a process in it that waits to become the sandbox's first."""
+
+    client: LauncherClient
+    name: str
+    group: cgroups.Group | None
+    closed: bool = False
+
+    def close(self) -> None:
+        """Kill what lives in it, take the view away where there is one, and the group. Safe to repeat."""
+        if not self.closed:
+            self.closed = True
+            with contextlib.ExitStack() as stack:
+                stack.callback(stopped, self.client, self.name)
+                if self.group is not None:
+                    self.group.kill()
+                    self.group.remove()
+
+
 class BubblewrapBackend:
     """See `port.Backend`. Any number of sandboxes; one launcher, started with the first of them."""
 
@@ -127,23 +148,28 @@ class BubblewrapBackend:
         self._layout = cgroups.detect()
         self._lock = threading.Lock()
         self._open: dict[str, CelledSandbox] = {}
+        self._spare: _Standing | None = None
+        self._aside: asyncio.Future[None] | None = None
 
     async def start(
         self, profile: SandboxProfile, layers: Sequence[Layer] = (), *, egress: Egress | None = None
     ) -> CelledSandbox:
         """As `Backend.start`."""
         self.refuse(profile.limits)
-        name = cgroups.named(f"mw-{secrets.token_hex(4)}")
         async with contextlib.AsyncExitStack() as outer:
-            client = await anyio.to_thread.run_sync(self._launcher)
+            standing = await anyio.to_thread.run_sync(self._taken, profile.limits)
+            outer.callback(standing.close)
+            name, client = standing.name, standing.client
             user = User() if self.machine.own_user else None
             if user is not None:
                 outer.callback(user.close)
             owner = None if user is None else (user.id, user.id)
             network, sockets = await attached(client.folder / "net" / name, profile, egress, owner, outer)
             net = None if network is None or sockets is None else (network, sockets)
-            sandbox, log = await anyio.to_thread.run_sync(self._made, name, profile, layers, user, net, outer)
+            sandbox, log = await anyio.to_thread.run_sync(self._made, standing, profile, layers, user, net, outer)
             try:
+                # While the cell starts, on its own processor where there are two.
+                self._aside = asyncio.get_running_loop().run_in_executor(None, self._put_aside)
                 with anyio.fail_after(_GREETING_S):
                     await sandbox.greet()
             except (Broken, TimeoutError) as broken:
@@ -166,6 +192,9 @@ class BubblewrapBackend:
             sandbox.shut()
         self._open.clear()
         with self._lock:
+            if self._spare is not None:
+                self._spare.close()
+                self._spare = None
             if self._client is not None:
                 self._client.close()
                 self._client = None
@@ -185,17 +214,54 @@ class BubblewrapBackend:
             )
 
     def _launcher(self) -> LauncherClient:
+        if self._client is None:
+            # What a killed supervisor left of another run is nothing that keeps this one from starting.
+            with contextlib.suppress(SandboxError):
+                cgroups.sweep(self._layout, cgroups.supervised)
+            self._client = LauncherClient()
+        return self._client
+
+    def _taken(self, limits: SandboxLimits) -> _Standing:
+        """Give a name whose process stands by: the one put aside, or a new one."""
+        grouped = not self._layout.missing(limits)
         with self._lock:
-            if self._client is None:
-                # What a killed supervisor left of another run is nothing that keeps this one from starting.
-                with contextlib.suppress(SandboxError):
-                    cgroups.sweep(self._layout, cgroups.supervised)
-                self._client = LauncherClient()
-            return self._client
+            client = self._launcher()
+            found, self._spare = (self._spare, None) if grouped else (None, self._spare)
+            if found is None:
+                found = self._stood(client, grouped=grouped)
+        try:
+            if found.group is not None:
+                self._layout.bound(found.group, limits)
+        except BaseException:
+            found.close()
+            raise
+        return found
+
+    def _put_aside(self) -> None:
+        """Have one more stand by: joining control groups takes the kernel longer than anything else at a start."""
+        with self._lock, contextlib.suppress(SandboxError):  # the next start makes its own, and says what is wrong
+            if self._client is not None and self._spare is None and not self._layout.missing(SandboxLimits()):
+                self._spare = self._stood(self._client, grouped=True)
+
+    def _stood(self, client: LauncherClient, *, grouped: bool) -> _Standing:
+        name = cgroups.named(f"mw-{secrets.token_hex(4)}")
+        standing = _Standing(client, name, self._layout.create(name, SandboxLimits()) if grouped else None)
+        try:
+            group = standing.group
+            client.ask(
+                "stand",
+                name=name,
+                joins=[] if group is None else [str(path) for path in group.join_files],
+                groups=[] if group is None else [str(path) for path in group.paths],
+            )
+        except BaseException:
+            standing.close()
+            raise
+        return standing
 
     def _made(
         self,
-        name: str,
+        standing: _Standing,
         profile: SandboxProfile,
         layers: Sequence[Layer],
         user: User | None,
@@ -203,20 +269,19 @@ class BubblewrapBackend:
         outer: contextlib.AsyncExitStack,
     ) -> tuple[CelledSandbox, int]:
         """Mount the view, lay the layers on it, start the cell. What was made is given back when anything fails."""
-        client = self._launcher()
+        client, name, group = standing.client, standing.name, standing.group
         owner = None if user is None else (user.id, user.id)
         root = str(client.base / name)
         told = plan(profile, self.machine, root=root, sockets=None if net is None else net[1], sys_path=self._sys_path)
         with contextlib.ExitStack() as stack:
             if user is not None:  # given back last, when nobody has it any more
                 stack.callback(user.close)
+            stack.callback(standing.close)
             began = time.clock_gettime_ns(_COARSE)
             _, (merged, upper) = client.ask(
                 "prepare", name=name, owner=owner or (os.getuid(), os.getgid()), **told.prepare
             )
-            stack.callback(stopped, client, name)
             replay.apply(merged, layers, owner=owner)
-            group = self._group(name, profile.limits, stack)
             listener = Listener(merged) if owner is not None and profile.observe else None
             tree = _BySignal(client, name) if group is None else _ByGroup(group)
             ours, log = self._started(client, name, told.start, owner, group)
@@ -241,13 +306,6 @@ class BubblewrapBackend:
     def _gone(self, name: str, closing: contextlib.ExitStack) -> None:
         self._open.pop(name, None)
         closing.close()
-
-    def _group(self, name: str, limits: SandboxLimits, stack: contextlib.ExitStack) -> cgroups.Group | None:
-        if self._layout.missing(limits):
-            return None
-        group = self._layout.create(name, limits)
-        stack.callback(_emptied, group)
-        return group
 
     def _started(
         self,
@@ -274,8 +332,6 @@ class BubblewrapBackend:
                 arguments=start["arguments"],
                 rlimits=rlimits,
                 owner=owner,
-                joins=[] if group is None else [str(path) for path in group.join_files],
-                groups=[] if group is None else [str(path) for path in group.paths],
             )
         except BaseException:
             ours.close()
@@ -286,11 +342,6 @@ class BubblewrapBackend:
                 os.close(descriptor)
             theirs.close()
         return ours, log
-
-
-def _emptied(group: cgroups.Group) -> None:
-    group.kill()
-    group.remove()
 
 
 def _said(log: int) -> str:

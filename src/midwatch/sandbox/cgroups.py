@@ -113,13 +113,21 @@ class Layout:
                 if place.version == 2:
                     where[""] = folder
             group.can_freeze()
-            for path, value in _settings(where, limits, swap=self.swap):
-                _write(path, value)
+            self.bound(group, limits)
         except BaseException:
             with contextlib.suppress(SandboxError):
                 group.remove()
             raise
         return group
+
+    def bound(self, group: Group, limits: SandboxLimits) -> None:
+        """Set limits of a group that this layout has made, whoever is in it already; what `limits` leaves open stays.
+
+        Raises:
+            SandboxError: the kernel does not take one. Some may be set.
+        """
+        for path, value in _settings(group.where, limits, swap=self.swap):
+            _write(path, value)
 
 
 @dataclass(frozen=True, slots=True)

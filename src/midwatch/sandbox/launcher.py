@@ -6,8 +6,9 @@ Must not know: profiles, tools, agents. Whoever holds the other end of the socke
 Why a process of its own: a sandbox dies with the *thread* that started it (PR_SET_PDEATHSIG), so that must be one that never ends
 early; and the mounts stand in a mount namespace of its own, so that nothing is left on the machine, however the supervisor ends.
 
+    stand   → a process that joins control groups and waits there; joining takes the kernel longer than all the rest
     prepare → the view is mounted; descriptors of the merged tree and of what changes in it
-    start   → a program in it, under its own user, in its control groups
+    start   → a program in it: who stands by becomes it, under its own user
     adopt   → a container that an engine started in it; signal, poll, stop, sweep
 
 When the socket ends, every sandbox is killed.
@@ -33,7 +34,7 @@ if __name__ == "__main__":
 
 from midwatch.sandbox import mounts
 
-__all__ = ["ARGUMENTS_FD", "CONTROL_FD", "MESSAGE", "SECCOMP_FD", "main"]
+__all__ = ["ARGUMENTS_FD", "CONTROL_FD", "ETC", "MESSAGE", "SECCOMP_FD", "main"]
 
 CONTROL_FD: Final = 3
 SECCOMP_FD: Final = 4
@@ -44,7 +45,9 @@ MESSAGE: Final = 262_144
 _FDS: Final = 8
 _MOMENTS: Final = 500
 _HIGH: Final = 16
-_VIEW: Final = {"sticky": 0o711, "entries": 4096, "bytes": 4 << 20}
+_VIEW: Final = {"sticky": 0o711, "entries": 16_384, "bytes": 32 << 20}
+ETC: Final = ".etc"
+"""Folder beside the sandboxes' own, with what all of them see as `/etc`."""
 _LIMITS: Final = {
     "core": resource.RLIMIT_CORE,
     "open_files": resource.RLIMIT_NOFILE,
@@ -69,6 +72,19 @@ class Box:
         return "/".join((self.root, *parts))
 
 
+class Standing:
+    """A process in control groups that waits to become a program. It ends with its end of the socket."""
+
+    def __init__(self, pid: int, orders: socket.socket, groups: list[str]) -> None:
+        self.pid, self.orders, self.groups = pid, orders, groups
+
+    def end(self) -> None:
+        """Kill it. Only before it was told to become a program."""
+        self.orders.close()
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+
+
 class Launcher:
     """Serves one socket. `base` is an existing folder that only this user may enter."""
 
@@ -76,6 +92,7 @@ class Launcher:
         """Enter the mount namespace that `mode` names: `private`, `user` (a plain user's) or the path of another one."""
         self._channel, self._base, self._user = channel, base, mode == "user"
         self._boxes: dict[str, Box] = {}
+        self._standing: dict[str, Standing] = {}
         if mode == "user":
             mounts.enter_user()
         elif mode == "private":
@@ -128,6 +145,8 @@ class Launcher:
     def _view(self, box: Box, request: dict[str, Any]) -> None:
         here = tuple(request["owner"])
         workspace = request["workspace"]
+        if "shared" in request:
+            _share(f"{self._base}/{ETC}", request["shared"])
         there = os.stat(workspace)
         for part in ("store", "lower", "merged", "code", "etc"):
             os.mkdir(box.path(part), 0o755)
@@ -164,27 +183,43 @@ class Launcher:
         owner = None if self._user or here is None else ((found.st_uid, found.st_gid), (here[0], here[1]))
         mounts.bind(source, target, to=mapping.of(owner), recursive=owner is None)
 
+    def do_stand(self, request: dict[str, Any], _fds: list[int], _back: list[int]) -> dict[str, Any]:
+        """Have a process join the control groups of a sandbox that is not prepared yet, or not even asked for."""
+        if request["name"] in self._standing:
+            raise ValueError("it stands by already")
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pid = os.fork()
+        if pid == 0:
+            for held in (self._channel, ours, *(standing.orders for standing in self._standing.values())):
+                held.close()
+            _stand(theirs, request["joins"])
+        theirs.close()
+        self._standing[request["name"]] = Standing(pid, ours, list(request["groups"]))
+        return {"pid": pid}
+
     def do_start(self, request: dict[str, Any], fds: list[int], _back: list[int]) -> dict[str, Any]:
         """Start the program of a prepared sandbox. Descriptors: its control socket, its seccomp filter, its output."""
         box = self._boxes[request["name"]]
         if box.pid:
             raise ValueError("it was started already")
+        standing = self._standing.pop(request["name"])
         failed, told = os.pipe()
-        box.groups = list(request["groups"])
-        box.pid = os.fork()
-        if box.pid == 0:
-            try:
-                _become(request, fds, told)
-            except BaseException as problem:  # noqa: BLE001 - a child may not return, whatever happened
-                os.write(told, f"{type(problem).__name__}: {problem}".encode())
-            os._exit(127)
-        os.close(told)
-        with open(failed, "rb") as stream:
-            refused = stream.read(4096)
+        box.groups, box.pid = standing.groups, standing.pid
+        try:
+            with standing.orders, open(failed, "rb") as stream:
+                try:
+                    socket.send_fds(standing.orders, [json.dumps(request).encode()], [*fds, told])
+                finally:
+                    os.close(told)
+                refused = stream.read(4096).decode()
+        except OSError as gone:
+            refused = f"who stood by is gone: {gone}"
         if refused:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(box.pid, signal.SIGKILL)
             os.waitpid(box.pid, 0)
             box.pid = 0
-            raise OSError(refused.decode())
+            raise OSError(refused)
         return {"pid": box.pid}
 
     def do_adopt(self, request: dict[str, Any], fds: list[int], _back: list[int]) -> dict[str, Any]:
@@ -223,14 +258,23 @@ class Launcher:
         return {"processes": len(sent)}
 
     def do_stop(self, request: dict[str, Any], _fds: list[int], _back: list[int]) -> dict[str, Any]:
-        """Kill what lives and take the view away."""
-        box = self._boxes.pop(request["name"])
+        """Kill what lives or stands by, and take the view away."""
+        standing = self._standing.pop(request["name"], None)
+        if standing is not None:
+            standing.end()
+        box = self._boxes.pop(request["name"], None)
+        if box is None:
+            return {"status": None}
         self._kill(box)
         self._drop(box)
         return {"status": box.status}
 
     def close(self) -> None:
         """Kill everything; the mounts go with the namespace, or are taken away where it is not ours."""
+        for standing in self._standing.values():
+            standing.end()
+            for group in standing.groups:
+                _remove(group)
         for box in self._boxes.values():
             with contextlib.suppress(OSError):  # the others must be killed, too
                 self._kill(box)
@@ -278,13 +322,69 @@ class Launcher:
         shutil.rmtree(box.root, ignore_errors=True)
 
 
+def _share(folder: str, wanted: dict[str, Any]) -> None:
+    """Make the folder that every sandbox sees as `/etc`, once: texts, and copies of what this machine has there."""
+    if os.path.isdir(folder):
+        return
+    new = f"{folder}.new"
+    shutil.rmtree(new, ignore_errors=True)
+    os.mkdir(new, 0o755)
+    for name in wanted["copies"]:
+        _copy(os.path.realpath(f"/etc/{name}"), f"{new}/{name}")
+    for name, text in wanted["texts"].items():
+        with open(f"{new}/{name}", "x", encoding="utf-8") as out:
+            out.write(text)
+        os.chmod(f"{new}/{name}", 0o644)
+    os.rename(new, folder)
+
+
+def _copy(source: str, target: str) -> None:
+    """Copy files, folders and links; who may not read a file here may not there. What this user cannot read is no file there."""
+    found = os.lstat(source)
+    os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
+    with contextlib.suppress(PermissionError):
+        if os.path.islink(source):
+            os.symlink(os.readlink(source), target)
+        elif os.path.isdir(source):
+            os.mkdir(target, 0o755)
+            for name in os.listdir(source):
+                _copy(f"{source}/{name}", f"{target}/{name}")
+            os.chmod(target, found.st_mode & 0o755)
+        elif os.path.isfile(source):
+            shutil.copyfile(source, target)
+            os.chmod(target, found.st_mode & 0o755)
+
+
+def _stand(orders: socket.socket, joins: list[str]) -> None:
+    """Be the child: join the groups, and become a program when told to. Never returns."""
+    told = -1
+    try:
+        problem = None
+        try:
+            os.setsid()
+            for path in joins:
+                with open(path, "w", encoding="ascii") as file:
+                    file.write("0")
+        except OSError as refused:
+            problem = refused  # told when somebody listens
+        data, fds, _, _ = socket.recv_fds(orders, MESSAGE, _FDS)
+        if data:
+            told = fds.pop()
+            if problem is not None:
+                raise problem
+            _become(json.loads(data), fds, told)
+    except BaseException as problem:  # noqa: BLE001 - a child may not return, whatever happened
+        for descriptor in (told, ARGUMENTS_FD + 1):  # where it has been moved to meanwhile, perhaps
+            with contextlib.suppress(OSError):
+                os.write(descriptor, f"{type(problem).__name__}: {problem}".encode())
+                break
+    finally:
+        os._exit(127)
+
+
 def _become(request: dict[str, Any], fds: list[int], told: int) -> None:
-    """Turn this child into the program: descriptors, groups, limits, user, and nothing of the environment."""
+    """Turn this child into the program: descriptors, limits, user, and nothing of the environment."""
     control, seccomp, output = fds
-    os.setsid()
-    for path in request["joins"]:
-        with open(path, "w", encoding="ascii") as file:
-            file.write("0")
     null = os.open(os.devnull, os.O_RDONLY)
     arguments = os.memfd_create("arguments")
     os.write(arguments, b"".join(os.fsencode(word) + b"\0" for word in request["arguments"]))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from midwatch.sandbox.launcher import ARGUMENTS_FD, CONTROL_FD, SECCOMP_FD
+from midwatch.sandbox.launcher import ARGUMENTS_FD, CONTROL_FD, ETC, SECCOMP_FD
 from midwatch.sandbox.profile import INSIDE, SandboxProfile
 
 __all__ = ["BRIDGE_PORT", "SOCKETS", "UID", "Machine", "Plan", "cell_command", "code_of", "environment", "etc", "plan"]
@@ -38,7 +38,7 @@ _ETC: Final = (
     "ld.so.conf",
     "ld.so.conf.d",
 )
-"""What programs need of this machine's `/etc`; none of it says who works here."""
+"""What programs need of this machine's `/etc`; none of it says who works here. Copied once: each mount costs every start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,8 @@ def plan(profile: SandboxProfile, machine: Machine, *, root: str, sockets: str |
             "size": limits.disk,
             "inodes": limits.inodes,
             "binds": [*((str(path), True) for path in code), *((str(mount.source), False) for mount in profile.mounts)],
-            "etc": etc(),
+            "etc": {},
+            "shared": {"texts": etc(), "copies": machine.etc},
         },
         start={
             # By a descriptor: the command line of the first process is there to be read by every other one.
@@ -146,9 +147,7 @@ def _arguments(
         *("--die-with-parent", "--as-pid-1", "--new-session", "--cap-drop", "ALL", "--clearenv"),
         *("--ro-bind", "/usr", "/usr"),
         *_roots(machine),
-        *("--dir", "/etc"),
-        *(word for name in sorted(etc()) for word in ("--ro-bind", f"{root}/etc/{name}", f"/etc/{name}")),
-        *(word for name in machine.etc for word in ("--ro-bind", f"/etc/{name}", f"/etc/{name}")),
+        *("--ro-bind", str(Path(root).parent / ETC), "/etc"),
         *("--proc", "/proc", "--dev", "/dev", "--size", str(_SHARED_MEMORY), "--tmpfs", "/dev/shm"),  # noqa: S108 - inside
         *("--size", str(profile.limits.disk), "--tmpfs", "/tmp"),  # noqa: S108 - inside
         *(word for number, path in enumerate(code) for word in ("--ro-bind", f"{root}/code/{number}", str(path))),
