@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-import anyio
 import orjson
 
 from midwatch.agents import step
@@ -26,10 +25,12 @@ from midwatch.agents.answers import Evidence, answer_schema
 from midwatch.config.command_rules import digest_of
 from midwatch.engine.attending import Attended
 from midwatch.engine.context import Segment
+from midwatch.engine.finishing import to_the_end
 from midwatch.engine.gateway import Gateway
 from midwatch.engine.passage import draft
 from midwatch.engine.pipeline import Pipeline
-from midwatch.engine.staging import Observed, Turn, observed
+from midwatch.engine.staged import Observed, observed, unsent
+from midwatch.engine.staging import Turn
 from midwatch.errors import (
     BoundReached,
     Conflict,
@@ -246,17 +247,21 @@ class Commands:
         try:
             ended = await self._performed(start, attended, turn)
         finally:
-            with anyio.CancelScope(shield=True):
-                await attended.settle()
-                if ended is None:  # the run is being stopped
-                    await self._cut(start, turn, "the run was stopped")
-        halted, waits = self._seg.halt is not None, attended.waits
-        if halted or waits:
-            await self._cut(start, turn, "the run was stopped" if halted else "a person must speak first")
+            await to_the_end(self._quiet(start, attended, turn, cut=ended is None))
+        waits = attended.waits
+        if self._seg.halt is not None or waits:
             self._seg.check()
             gates = tuple(gate for wait in waits for gate in wait.gates)
             return Wait(gates, tuple(effect for wait in waits for effect in wait.in_doubt))
         return await self._settled(start, attended, turn, ended)
+
+    async def _quiet(self, start: _Start, attended: Attended, turn: Turn, *, cut: bool) -> None:
+        """Let calls under way end, and note it where the program will be started again or never."""
+        await attended.settle()
+        if cut or self._seg.halt is not None:
+            await self._cut(start, turn, "the run was stopped")
+        elif attended.waits:
+            await self._cut(start, turn, "a person must speak first")
 
     async def _performed(self, start: _Start, attended: Attended, turn: Turn) -> RunResult:
         """Run it until it ends, or until it has nothing more to do."""
@@ -286,8 +291,7 @@ class Commands:
         finally:
             for task in (running, stopping):
                 task.cancel()
-            with anyio.CancelScope(shield=True):
-                await asyncio.gather(running, stopping, return_exceptions=True)
+            await to_the_end(_both(running, stopping))
 
     def _environment(self, agent: str) -> dict[str, str]:
         """Give the variables that a program finds beside those of every sandbox."""
@@ -317,11 +321,12 @@ class Commands:
         try:
             seen = await turn.gather()
         except (Conflict, SandboxError) as untold:
+            seen = turn.left
             code: Code = "conflict" if isinstance(untold, Conflict) else "crashed"
             failure = failure or _Verdict(said, code=code, reason=f"nothing of what its program did was kept: {untold}")
         verdict = failure or self._read(start.view, start.effect, start.known, said, changed=_changed(seen))
         if verdict.value is None and seen is not None:
-            seen = _asked_only(seen)
+            seen = observed(Layer((), unsent(seen.layer.requests)))  # of what gave no answer, no change counts
         return replace(verdict, said=said), seen
 
     def _read(self, view: step.View, effect: str, known: Known, said: str, *, changed: bool) -> _Verdict:
@@ -360,9 +365,7 @@ class Commands:
         turn.answered, seen = False, None
         with contextlib.suppress(Conflict, SandboxError):
             seen = await turn.gather()
-        counted = await self._counted(turn)
-        kept = None if seen is None else _asked_only(seen)
-        now = seg.clock()
+        counted, kept, now = await turn.counted(), seen, seg.clock()
 
         def work(tx: Tx) -> None:
             tx.fences.check(actor.run, actor.epoch)
@@ -376,18 +379,12 @@ class Commands:
         with contextlib.suppress(MidwatchError):  # a fence that is lost is another worker's run now
             seg.store.write(work)
 
-    async def _counted(self, turn: Turn) -> dict[str, Any]:
-        try:
-            return await turn.counted()
-        except SandboxError:
-            return {}
-
     async def _finish(
         self, start: _Start, turn: Turn, ended: RunResult, envelope: Envelope, seen: Observed | None
     ) -> int:
         """One transaction: what it came to, its layer, what the machine counted, the charge."""
         seg, actor, now = self._seg, start.actor, self._seg.clock()
-        counted = await self._counted(turn)
+        counted = await turn.counted()
         stderr = ended.stderr.decode("utf-8", "replace")[-_TRACED:]
         stdout = "" if envelope.ok else ended.stdout.decode("utf-8", "replace")[-_TRACED:]
         detail = "\n".join(part for part in (ended.detail, stderr, stdout) if part)
@@ -418,6 +415,10 @@ class Commands:
         return seg.write(work)
 
 
+async def _both(*tasks: asyncio.Future[Any]) -> None:
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 def _failure(ended: RunResult, attended: Attended) -> _Verdict | None:
     """Say why there is no answer to read; None where there may be one."""
     if attended.ended is not None:
@@ -443,14 +444,3 @@ def _sealed(start: _Start, verdict: _Verdict, *, changed: bool) -> Envelope:
 
 def _changed(seen: Observed | None) -> bool:
     return seen is not None and any(change.op in CHANGING for change in seen.layer.changes)
-
-
-def _asked_only(seen: Observed) -> Observed | None:
-    """Keep of a start that gave nothing what it tried on the network; what was held back there is never sent."""
-    told = [
-        replace(item, outcome="refused", reason="dropped with the program that asked", url=None, body=None, headers=())
-        if item.outcome == "staged"
-        else item
-        for item in seen.layer.requests
-    ]
-    return observed(Layer((), tuple(told)))

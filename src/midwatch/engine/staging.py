@@ -20,9 +20,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import anyio
-
 from midwatch.config.specs import SandboxLimits, SandboxSpec
+from midwatch.engine.finishing import to_the_end
 from midwatch.engine.staged import Observed, Staged, observed, staged_of, unsent
 from midwatch.errors import Conflict, SandboxError
 from midwatch.sandbox import layers as layering
@@ -136,8 +135,7 @@ class Staging:
                 yield turn
             finally:
                 if turn.loose or api is not None:  # what was done was not recorded: it did not happen
-                    with anyio.CancelScope(shield=True):
-                        await self.drop(place)
+                    await self.drop(place)
                 if turn.file is not None and not turn.kept:
                     turn.file.unlink(missing_ok=True)
 
@@ -206,7 +204,7 @@ class Staging:
         cell = self._cells.pop(place, None)
         if cell is not None:
             self.isolation.living(self.run, place.removesuffix(_BESIDE), cell.sandbox, False)
-            await cell.sandbox.close()
+            await to_the_end(cell.sandbox.close())
 
     async def stats(self) -> dict[str, Stats]:
         """Give the kernel's counters of each agent's sandbox."""
