@@ -1,7 +1,6 @@
 """Attacks of a sandbox on the loop that serves all of them: the broker gives each connection its turn, and bounds what it costs."""
 
 import asyncio
-import os
 import socket
 import time
 from pathlib import Path
@@ -36,7 +35,7 @@ async def slowest(until: asyncio.Event) -> float:
 def test_a_flood_of_connections_takes_no_descriptors_of_the_supervisor(tmp_path: Path) -> None:
     """However many are opened, the supervisor holds at most twice as many as a sandbox may have."""
     with Site(tmp_path) as site:
-        before = len(os.listdir("/proc/self/fd"))
+        before = len(list(Path("/proc/self/fd").iterdir()))
         clients: list[socket.socket] = []
         for _ in range(10):
             for _ in range(100):
@@ -44,7 +43,7 @@ def test_a_flood_of_connections_takes_no_descriptors_of_the_supervisor(tmp_path:
                 client.setblocking(False)
                 clients.append(client)
             site.run(asyncio.sleep(0.01))
-        held = len(os.listdir("/proc/self/fd")) - before - len(clients)
+        held = len(list(Path("/proc/self/fd").iterdir())) - before - len(clients)
         for client in clients:
             client.close()
         assert 128 >= held

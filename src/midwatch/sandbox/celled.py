@@ -212,7 +212,7 @@ class CelledSandbox:
         """As `Sandbox.effects`."""
         async with self._turn():
             if not self._dead:
-                self._parts.tree.freeze()
+                await anyio.to_thread.run_sync(self._parts.tree.freeze)
             if self._parts.network is not None:
                 await self._parts.network.settle()
             return await anyio.to_thread.run_sync(self._gathered, into)
@@ -331,12 +331,25 @@ class CelledSandbox:
                     await self._settle()
 
     async def _settle(self) -> None:
-        """After a call nothing inside runs: frozen, or, where the cell is of no more use, dead."""
-        if self._parts.link.broken:
+        """After a call nothing inside runs: frozen, or, where the cell is of no more use, dead.
+
+        Beside the loop: a tree that has used up its processor takes seconds to stand still, and others must not wait for it.
+
+        Raises:
+            Broken: it does not stand still. What it did meanwhile cannot be told.
+        """
+        tree = self._parts.tree
+        try:
+            if not self._parts.link.broken:
+                await anyio.to_thread.run_sync(tree.freeze)
+                return
             self._dead = True
-            await anyio.to_thread.run_sync(self._parts.tree.kill)
-        else:
-            self._parts.tree.freeze()
+            await anyio.to_thread.run_sync(tree.kill)
+        except SandboxError as moving:
+            self._dead = True
+            with contextlib.suppress(SandboxError):  # it is killed once more when it is closed
+                await anyio.to_thread.run_sync(tree.kill)
+            raise Broken(str(moving)) from moving
 
     def _bounds(self, wanted: SandboxLimits, timeout_us: int) -> dict[str, int | None]:
         bounds = merged(wanted, self._parts.profile.limits)
@@ -390,7 +403,7 @@ def _ran(answer: Mapping[str, Any], max_bytes: int) -> RunResult:
     try:
         said = [base64.b64decode(str(answer.get(name, "")))[-max_bytes:] for name in ("stdout", "stderr")]
         counts = [int(answer.get(f"{name}_bytes", 0)) for name in ("stdout", "stderr")]
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return RunResult("crashed", detail="the sandbox answers what no cell says")
     status = answer.get("status")
     if status == "timeout":

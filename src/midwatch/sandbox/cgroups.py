@@ -218,6 +218,7 @@ class Group:
         begun = self.clock.now()
         struck = begun
         if self.procs():
+            self._unbind()
             self._strike()
         while left := self.procs():
             now = self.clock.now()
@@ -275,6 +276,14 @@ class Group:
             mine = _counted(two, "cpu.stat", "usage_usec") if used is None else used // 1000
             return mine, None if held is None else held // 1000
         return _counted(two, "cpu.stat", "usage_usec"), _counted(cpu, "cpu.stat", "throttled_usec")
+
+    def _unbind(self) -> None:
+        """Lift the bound on processor time: who gives back much memory needs some to die, and its supervisor waits for it."""
+        cpu = self.where.get("cpu")
+        if cpu is not None:
+            file, word = ("cpu.max", "max") if cpu == self.where.get("") else ("cpu.cfs_quota_us", "-1")
+            with contextlib.suppress(SandboxError):  # its group may be going already
+                _write(cpu / file, word)
 
     def _strike(self) -> None:
         """Kill all there are now; who forked meanwhile is for the next strike, unless the kernel does it in one go."""

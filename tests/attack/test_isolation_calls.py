@@ -1,0 +1,68 @@
+"""Attacks of one call on the next, on the cell, and on whoever waits for it, in bubblewrap."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from midwatch.config.specs import SandboxLimits
+from midwatch.sandbox.bubblewrap import BubblewrapBackend
+from midwatch.sandbox.port import RunResult, Sandbox
+from midwatch.sandbox.profile import DEFAULT_LIMITS, SandboxProfile
+
+T = TypeVar("T")
+PYTHON = "/opt/midwatch/bin/python"
+
+
+async def run(box: Sandbox, code: str, seconds: int = 20) -> RunResult:
+    """Run hostile Python inside."""
+    argv = [PYTHON, "-I", "-c", code]
+    return await box.run(
+        argv, limits=SandboxLimits(), workdir=Path("/workspace"), timeout_us=seconds * 1_000_000, max_bytes=100_000
+    )
+
+
+def inside(profile: SandboxProfile, body: Callable[[Sandbox], Awaitable[T]]) -> T:
+    """Do something in a sandbox of its own."""
+
+    async def work() -> T:
+        backend = BubblewrapBackend()
+        try:
+            return await body(await backend.start(profile))
+        finally:
+            await backend.close()
+
+    return asyncio.run(work())
+
+
+@pytest.mark.req("ISOLATION-1")
+def test_a_tree_that_is_slow_to_stand_still_holds_nobody_up(tmp_path: Path) -> None:
+    """A call that leaves much to give back under a small share of the processor is a result, and the loop goes on meanwhile."""
+    heavy = """
+import mmap, os, time
+for _ in range(8):
+    if os.fork() == 0:
+        held = mmap.mmap(-1, 40 << 20)
+        for place in range(0, 40 << 20, 4096):
+            held[place] = 1
+        time.sleep(1000)
+time.sleep(4)
+"""
+    worst = 0.0
+
+    async def attack(box: Sandbox) -> RunResult:
+        nonlocal worst
+        call = asyncio.ensure_future(run(box, heavy, 60))
+        while not call.done():
+            begun = time.perf_counter()
+            await asyncio.sleep(0.002)
+            worst = max(worst, time.perf_counter() - begun)
+        return await call
+
+    result = inside(SandboxProfile(tmp_path, limits=replace(DEFAULT_LIMITS, cpu_milli=50)), attack)
+    assert result.status in ("ended", "crashed")
+    assert 0.5 > worst
