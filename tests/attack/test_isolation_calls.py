@@ -9,8 +9,10 @@ from typing import TypeVar
 
 import pytest
 
-from midwatch.config.specs import SandboxLimits
+from midwatch.config.specs import EgressRule, SandboxLimits
 from midwatch.sandbox.bubblewrap import BubblewrapBackend
+from midwatch.sandbox.effects import Request
+from midwatch.sandbox.egress import Broker
 from midwatch.sandbox.port import RunResult, Sandbox
 from midwatch.sandbox.profile import DEFAULT_LIMITS, SandboxProfile
 
@@ -66,3 +68,41 @@ time.sleep(4)
     result = inside(SandboxProfile(tmp_path, limits=replace(DEFAULT_LIMITS, cpu_milli=50)), attack)
     assert result.status in ("ended", "crashed")
     assert 0.5 > worst
+
+
+@pytest.mark.req("ISOLATION-2")
+def test_what_a_call_left_in_the_bridge_is_not_sent_by_the_next(tmp_path: Path) -> None:
+    """More connections than the bridge accepts, each with a request, and an end without waiting: the next call asks for nothing."""
+    leave = """
+import os, socket
+left = []
+try:
+    for number in range(200):
+        client = socket.socket()
+        client.settimeout(0.3)
+        client.connect(("127.0.0.1", 8631))
+        client.sendall(b"POST http://api.partner.net/%d HTTP/1.1\\r\\nHost: x\\r\\nContent-Length: 0\\r\\n\\r\\n" % number)
+        left.append(client)
+except OSError:
+    pass
+print(len(left), flush=True)
+os._exit(0)
+"""
+
+    async def attack() -> tuple[int, tuple[Request, ...]]:
+        backend = BubblewrapBackend()
+        try:
+            profile = SandboxProfile(tmp_path, egress=(EgressRule("example.com"),))
+            box = await backend.start(profile, egress=Broker(lambda: 0))
+            first = await run(box, leave)
+            await box.effects(tmp_path.parent / "first.layer")
+            await run(box, "import time; time.sleep(1.5)")
+            second = await box.effects(tmp_path.parent / "second.layer")
+            await box.close()
+            return int(first.stdout), second.requests
+        finally:
+            await backend.close()
+
+    tried, innocent = asyncio.run(attack())
+    assert 64 < tried
+    assert () == innocent

@@ -64,11 +64,7 @@ class Bridge:
         self._selector, self._path, self._most = selector, socket_path, connections
         self._pairs: set[_Pair] = set()
         self._listening = False
-        self._listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._listener.bind(("127.0.0.1", port))
-        self._listener.listen(_BACKLOG)
-        self._listener.setblocking(False)
+        self._listener = _listener(port)
         self.port: int = self._listener.getsockname()[1]
         self._listen()
 
@@ -111,6 +107,15 @@ class Bridge:
             self._listening = False
         self._listener.close()
 
+    def renew(self) -> None:
+        """Forget every connection, those too that nobody has accepted yet: what a call left in them would be sent during the next.
+
+        By a new socket: the kernel keeps trying to deliver what the old one's queue had no room for, also of clients that are dead.
+        """
+        self.close()
+        self._listener = _listener(self.port)
+        self._listen()
+
     def close_in_child(self) -> None:
         """Give up the descriptors in a forked child, and leave the parent's connections and selector as they are.
 
@@ -119,6 +124,15 @@ class Bridge:
         self._listener.close()
         for pair in self._pairs:
             pair.close_descriptors()
+
+
+def _listener(port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
+    listener.listen(_BACKLOG)
+    listener.setblocking(False)
+    return listener
 
 
 def _accepted(listener: socket.socket) -> socket.socket:
