@@ -123,6 +123,35 @@ def test_the_real_sdk_inside_the_sandbox_works_unchanged(tmp_path: Path) -> None
     assert "tool_calls" == causes[look.causes[0]], "the call follows from the answer that asked for it"
 
 
+@pytest.mark.req("COMMAND-3")
+def test_a_framework_inside_the_sandbox_works_unchanged(tmp_path: Path) -> None:
+    """LangChain's own agent loop, its model and its stream, with the kernel's tool as one of its tools."""
+    agency = Agency(
+        tmp_path,
+        """
+        from langchain.agents import create_agent
+        from langchain_core.tools import StructuredTool
+        from langchain_openai import ChatOpenAI
+        given = next(tool for tool in kernel("/midwatch/tools")[1]["tools"] if tool["name"] == "ops.look")
+        look = StructuredTool(
+            name=given["openai"]["function"]["name"], description=given["description"], args_schema=given["input_schema"],
+            func=lambda **arguments: json.dumps(call("ops.look", **arguments)),
+        )
+        agent = create_agent(ChatOpenAI(model="gpt-99"), [look], system_prompt="Look.")
+        out = agent.invoke({"messages": [{"role": "user", "content": "disk?"}]})["messages"][-1].content
+        streamed = "".join(chunk.content for chunk in ChatOpenAI(model="x", streaming=True).stream("again"))
+        hand(risks=[json.dumps([out, streamed])])
+        """,
+        [
+            {"agent": "worker", "when": 'user == "again"', "say": "once more"},
+            called("look", what="disk", turn=0),
+            {"agent": "worker", "say": "it is full"},
+        ],
+    )
+    done = agency.run(request="go")
+    assert (["it is full", "once more"], ["look disk"]) == (told(agency, done.run), agency.calls())
+
+
 @pytest.mark.req("COMMAND-4")
 def test_tools_are_the_agents_own_and_pass_every_guard(tmp_path: Path) -> None:
     """What is not granted is denied, what is not given is unknown, bad arguments are said so; whoever it claims to be."""
@@ -319,6 +348,27 @@ def test_a_kernel_that_dies_takes_the_program_along_and_bills_nothing_twice(tmp_
     done = agency.run(resume=agency.freed())
     assert ("done", [200, 200, 200, ["calls", "made"]]) == (done.status, told(agency, done.run))
     assert (3, ["log only once"]) == (len(agency.bills("worker")), agency.calls("log"))
+
+
+@pytest.mark.req("COMMAND-5")
+@pytest.mark.req("COMMAND-10")
+def test_an_action_that_nobody_saw_end_waits_for_a_person(tmp_path: Path) -> None:
+    """The kernel dies within an action of the program: it is in doubt, a person says that it was done, and it is not done again."""
+    agency = Agency(
+        tmp_path,
+        'hand(risks=[json.dumps([call("ops.deploy", target="PRODUCTION")["ok"], call("ops.look", what="x")["ok"]])])',
+    )
+    agency.say(agency.run(request="go").gates[0])
+    (agency.work / "die").touch()
+    run = agency.only()
+    dead = agency.process(run)
+    (agency.work / "die").unlink()
+    doubted = agency.run(resume=agency.freed())
+    assert (-9, "waiting", 1, ()) == (dead.returncode, doubted.status, len(doubted.in_doubt), doubted.gates)
+    with wiring.open_store(agency.home) as store:
+        control.resolve(store, doubted.in_doubt[0], word="done", by="ann", at_us=wiring.clock())
+    done = agency.run(resume=run)
+    assert ("done", [True, True], ["deploy PRODUCTION"]) == (done.status, told(agency, run), agency.calls("deploy"))
 
 
 @pytest.mark.req("COMMAND-11")

@@ -145,7 +145,8 @@ class Attended:
             code = "bound_reached" if isinstance(ended, BoundReached) else "halted"
             raise Told(_SHOWN.get(code, 503), code, str(ended)) from ended
         except ModelFailure as failed:
-            raise Told(_SHOWN.get(failed.code, 502), failed.code, str(failed)) from failed
+            words = self._seg.scrub.text(str(failed))[0]  # a provider may quote what it was sent
+            raise Told(_SHOWN.get(failed.code, 502), failed.code, words) from failed
 
     def _stop(self, reason: str) -> None:
         self.ended = self.ended or reason

@@ -45,6 +45,7 @@ from midwatch.governor import scopes
 from midwatch.graph.scope import Wait
 from midwatch.records.call import Actor
 from midwatch.records.chat import ChatAnswer, Usage
+from midwatch.records.decision import StageMark
 from midwatch.records.effect import EffectRow, effect_id
 from midwatch.records.envelope import Code, Envelope, ErrorBody
 from midwatch.records.handoff import Handoff, Plan
@@ -214,7 +215,13 @@ class Commands:
                 "confined": isolation.confined(actor.agent),
                 "argv": list(spec.command),
             }
-            seq = tx.ledger.append(draft("intent", actor, start.began_us, data, causes=causes))
+            named = {"call": _CALL, "tool": start.name}
+            asked = draft("proposed", actor, start.began_us, {**named, "arguments_blob": blob}, causes)
+            held = StageMark("governor", "pass", {"reservation": start.reservation})
+            let = draft(
+                "decided", actor, start.began_us, {**named, "stages": [held.to_json()]}, (tx.ledger.append(asked),)
+            )
+            seq = tx.ledger.append(draft("intent", actor, start.began_us, data, causes=(tx.ledger.append(let),)))
             row = EffectRow(
                 id=start.effect,
                 run=actor.run,

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import orjson
 
+from midwatch.engine.commands import tool_name
 from midwatch.engine.helping import Place
 from midwatch.engine.identity import present, require
 from midwatch.engine.observing import left_nothing, observe, seen_in, where
@@ -127,6 +128,9 @@ def _judge(
     result = store.read(lambda tx: _json(tx, row.result))
     if not result.get("ok"):
         return Undone(row.id, row.tool, "already", detail="it failed, so there is nothing to take back"), None, {}
+    if row.tool == tool_name(row.agent):
+        detail = "a program says nothing of how to undo it; what is still staged goes with `midwatch effects discard`"
+        return Undone(row.id, row.tool, "cannot", detail=detail), None, {}
     if row.tool not in place.registry.names():
         return Undone(row.id, row.tool, "changed", detail="its tool is not loaded any more"), None, {}
     contract = place.registry.get(row.tool).contract
