@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from midwatch import wiring
 from midwatch.engine import answering
+from midwatch.engine.releasing import Released
 from midwatch.engine.staged import Staged, staged_of
 from midwatch.gates.review import Speaker
 from midwatch.isolating import sandboxes
@@ -194,10 +195,11 @@ class Studio(Ground):
             result: RunResult = kernel.run({"n": 1}) if resume is None else kernel.resume(resume)
         return result
 
-    def commit(self, run: str, **more: Any) -> Any:
+    def commit(self, run: str, *, environ: Mapping[str, Any] | None = None, **more: Any) -> Released:
         """Commit; `more` as `Kernel.commit`."""
-        with self.opened() as kernel:
-            return kernel.commit(run, **more)
+        with self.opened(**(environ or {})) as kernel:
+            done: Released = kernel.commit(run, **more)
+        return done
 
     def files(self) -> dict[str, str]:
         """Give the workspace's files."""
