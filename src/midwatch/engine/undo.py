@@ -128,11 +128,8 @@ def _judge(
     result = store.read(lambda tx: _json(tx, row.result))
     if not result.get("ok"):
         return Undone(row.id, row.tool, "already", detail="it failed, so there is nothing to take back"), None, {}
-    if row.tool == tool_name(row.agent):
-        detail = "a program says nothing of how to undo it; what is still staged goes with `midwatch effects discard`"
-        return Undone(row.id, row.tool, "cannot", detail=detail), None, {}
     if row.tool not in place.registry.names():
-        return Undone(row.id, row.tool, "changed", detail="its tool is not loaded any more"), None, {}
+        return _untold(row), None, {}
     contract = place.registry.get(row.tool).contract
     if contract.reversible is None:
         return Undone(row.id, row.tool, "cannot", detail="the tool names nothing that undoes it"), None, {}
@@ -152,6 +149,14 @@ def _judge(
     given = store.read(lambda tx: _json(tx, row.arguments))
     values = helpers.arguments_for(tool.contract, given, data if isinstance(data, dict) else None)
     return Undone(row.id, row.tool, "planned", tool.contract.name), tool, values
+
+
+def _untold(row: EffectRow) -> Undone:
+    """Say why nothing is known that would undo an effect."""
+    if row.tool == tool_name(row.agent):
+        detail = "a program says nothing of how to undo it; what is still staged goes with `midwatch effects discard`"
+        return Undone(row.id, row.tool, "cannot", detail=detail)
+    return Undone(row.id, row.tool, "changed", detail="its tool is not loaded any more")
 
 
 async def _carry_out(order: _Order, row: EffectRow, tool: Tool[..., Any], values: Mapping[str, Any]) -> Undone:
