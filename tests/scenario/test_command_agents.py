@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import select
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -369,6 +371,50 @@ def test_an_action_that_nobody_saw_end_waits_for_a_person(tmp_path: Path) -> Non
         control.resolve(store, doubted.in_doubt[0], word="done", by="ann", at_us=wiring.clock())
     done = agency.run(resume=run)
     assert ("done", [True, True], ["deploy PRODUCTION"]) == (done.status, told(agency, run), agency.calls("deploy"))
+
+
+KILLER = """
+import os, signal, sys
+from pathlib import Path
+from midwatch import wiring
+def seen(event):
+    if event.agent == "worker" and [event.kind, event.data.get("tool", "-")] == sys.argv[4:6]:
+        os.kill(os.getpid(), signal.SIGKILL)
+with wiring.open(sys.argv[1], home=sys.argv[2], workdir=Path(sys.argv[3]), environ={"USER": "ann"}, on_event=seen) as kernel:
+    kernel.run("go")
+"""
+
+
+@pytest.mark.req("COMMAND-10")
+@pytest.mark.parametrize(
+    ("kind", "tool", "starts"),
+    [("intent", "-", 2), ("finished", "-", 2), ("intent", "ops.log", 2), ("finished", "command:worker", 1)],
+    ids=["model-asked", "model-answered", "action-begun", "program-ended"],
+)
+def test_wherever_the_kernel_dies_nothing_is_billed_or_done_twice(
+    tmp_path: Path, kind: str, tool: str, starts: int
+) -> None:
+    """Killed as an event is on record, resumed: each question once, the action once, the file once."""
+    agency = Agency(
+        tmp_path,
+        """
+        said = [chat(word)[1]["choices"][0]["message"]["content"] for word in ("first", "second")]
+        call("ops.log", line="once")
+        open("made", "w").write("".join(said))
+        hand(changed=[("made", json.load(sys.stdin)["evidence"])])
+        """,
+    )
+    argv = [sys.executable, "-c", KILLER, str(agency.fleet), str(agency.home), str(agency.work), kind, tool]
+    assert -9 == subprocess.run(argv, check=False, capture_output=True, timeout=90).returncode
+    done = agency.run(resume=agency.freed())
+    if done.in_doubt:  # it had begun when nobody was left to see it: here it had not
+        with wiring.open_store(agency.home) as store:
+            control.resolve(store, done.in_doubt[0], word="retry", by="ann", at_us=wiring.clock())
+        done = agency.run(resume=done.run)
+    made = [change.path for item in agency.staged(done.run) for change in item.layer.changes if change.op == "created"]
+    begun = [event for event in agency.events(done.run, "intent") if event.data.get("tool") == "command:worker"]
+    assert ("done", 2, ["log once"], ["made"]) == (done.status, len(agency.bills("worker")), agency.calls(), made)
+    assert starts <= len(begun) <= starts + 1
 
 
 @pytest.mark.req("COMMAND-11")
