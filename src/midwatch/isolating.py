@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from midwatch.config.fleet import Fleet
+from midwatch.config.sandbox_mounts import holds_home, reach
 from midwatch.config.specs import SandboxSpec
 from midwatch.errors import InvalidFleet, Problem, SandboxError
 from midwatch.sandbox import cgroups
@@ -88,7 +89,10 @@ def isolation(
     from midwatch.sandbox.process import ProcessSandbox  # noqa: PLC0415 - as above
 
     backends = backends_of(fleet, make)
-    code = (*_code(registry), *(program.path for agent in fleet.agents.values() for program in agent.programs))
+    folders = _code(registry)
+    if backends:
+        _kept_apart(folders, home, env)
+    code = (*folders, *(program.path for agent in fleet.agents.values() for program in agent.programs))
 
     def egress(_agent: str, spec: SandboxSpec, api: Api | None) -> Egress | None:
         if not spec.egress and api is None:
@@ -153,12 +157,37 @@ def profile_of(spec: SandboxSpec, workspace: Path, *, code: tuple[Path, ...], en
 
 
 def _code(registry: Registry) -> tuple[Path, ...]:
-    """Give what workers import from: this process's import path and the files of the fleet's tools; never `/`, never a home."""
-    refs = (registry.get(name).ref or "" for name in registry.names())
-    files = {Path(ref.rpartition(":")[0]) for ref in refs if ref.rpartition(":")[0].endswith(".py")}
+    """Give what workers import from: this process's import path and the files of the fleet's tools; never `/`, never a home.
+
+    The folder that this process was started in is on its import path where it was started as a module. It holds a person's whole project,
+    and the agent would read it as that person does, so it is shown only where a tool of the fleet is imported from it.
+    """
+    sources = [(registry.get(name).ref or "").rpartition(":")[0] for name in registry.names()]
+    files = {Path(source) for source in sources if source.endswith(".py")}
+    modules = {source.partition(".")[0] for source in sources if source and not source.endswith(".py")}
     folders = {Path(entry) for entry in sys.path if Path(entry).is_absolute()} | {Path(sysconfig.get_path("purelib"))}
     too_much = {Path("/"), Path.home(), *Path.home().parents}
+    here = Path.cwd()
+    if not any((here / name).is_dir() or (here / f"{name}.py").is_file() for name in modules):
+        too_much.add(here)
     return tuple(sorted(path for path in files | folders if path.exists() and path.resolve() not in too_much))
+
+
+def _kept_apart(folders: Iterable[Path], home: Path, env: Mapping[str, str]) -> None:
+    """Refuse an import path that would show what no mount may show.
+
+    Raises:
+        InvalidFleet: every such folder is named, and what to do.
+    """
+    problems = []
+    for folder in folders:
+        real = folder.resolve()
+        wrong = "would show Midwatch's home" if real.is_dir() and holds_home(real, home) else reach(real, env)
+        if wrong is not None:
+            message = f"the import path `{folder}`, which sandboxes see, {wrong}; start Midwatch with another (`PYTHONPATH`, folder)"
+            problems.append(Problem("", message, "mount-reach"))
+    if problems:
+        raise InvalidFleet(tuple(problems))
 
 
 def _packages(code: Iterable[Path]) -> str:

@@ -3,4 +3,6 @@
 REQUIREMENTS: dict[str, str] = {
     "ISOLATION-1": "A sandbox cannot hold up the supervisor's loop, nor take its descriptors or its memory.",
     "ISOLATION-2": "What a call asks of the network is on record with that call, and acts in the name of no other.",
+    "ISOLATION-3": "No call can change what the next one imports or executes as a tool.",
+    "ISOLATION-4": "What a sandbox is shown to import from holds neither Midwatch's home nor the folder a person works in.",
 }

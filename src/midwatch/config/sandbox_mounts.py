@@ -20,7 +20,7 @@ from midwatch.config.sandbox_model import MountFile
 from midwatch.config.yaml_source import Place
 from midwatch.errors import Problem
 
-__all__ = ["Source", "check_mounts", "find", "holds_home", "target_of"]
+__all__ = ["Source", "check_mounts", "find", "holds_home", "reach", "target_of"]
 
 _KERNEL: Final = ("/proc", "/sys", "/dev", "/run", "/var/run")
 _ENGINES: Final = (
@@ -117,7 +117,7 @@ def check_mounts(
     for index, mount in enumerate(mounts):
         at: Place = (*place, index)
         source = find(base, mount.from_)
-        reason, code = (source.reason, source.code) if source.reason else (_reach(source.path, environ), "mount-reach")
+        reason, code = (source.reason, source.code) if source.reason else (reach(source.path, environ), "mount-reach")
         if reason is not None:
             yield draft.problem((*at, "from"), f"the mount `{mount.from_}` {reason}", code)
         target = target_of(mount)
@@ -138,7 +138,7 @@ def holds_home(path: Path, home: Path) -> bool:
     return path.is_relative_to(real) or real.is_relative_to(path)
 
 
-def _reach(path: Path, environ: Mapping[str, str]) -> str | None:
+def reach(path: Path, environ: Mapping[str, str]) -> str | None:
     """Say why an existing file or folder may not be shown; None when it may."""
     if path == Path("/"):
         return "is the whole machine; name the folder that is needed"

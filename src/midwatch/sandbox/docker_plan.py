@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from midwatch.sandbox import seccomp
 from midwatch.sandbox.docker_image import Image
-from midwatch.sandbox.plan import BRIDGE_PORT, SOCKETS, UID, cell_command, environment, etc
+from midwatch.sandbox.plan import BRIDGE_PORT, SOCKETS, UID, cell_command, environment, etc, imported_from
 from midwatch.sandbox.profile import INSIDE, SandboxProfile
 
 __all__ = ["CONTROL", "LABEL", "OWNER_LABEL", "Place", "code_of", "container", "hello", "is_gvisor", "view"]
@@ -57,7 +57,7 @@ def code_of(profile: SandboxProfile) -> tuple[Path, ...]:
     wanted = sorted({path for path in (Path(__file__).resolve().parents[1], *profile.code) if path.exists()})
     chosen: list[Path] = []
     for path in wanted:
-        if not any(path.is_relative_to(other) for other in chosen):
+        if str(path) != INSIDE and not any(path.is_relative_to(other) for other in chosen):
             chosen.append(path)
     return tuple(chosen)
 
@@ -84,9 +84,9 @@ def hello(profile: SandboxProfile, image: Image, sys_path: Sequence[str], *, bri
         sys_path: where workers import from on this machine. An image with a Python of its own has its own library first, what is
             shown of this machine next, and what is installed in it last.
     """
-    entries = [entry for entry in sys_path if Path(entry).is_absolute()]
+    shown = code_of(profile)
+    entries = imported_from(sys_path, shown)
     if image.path:
-        shown = code_of(profile)
         ours = [entry for entry in entries if any(Path(entry).is_relative_to(path) for path in shown)]
         installed = [entry for entry in image.path if entry.endswith(("site-packages", "dist-packages"))]
         entries = [*(entry for entry in image.path if entry not in installed), *ours, *installed]

@@ -14,10 +14,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from midwatch.errors import SandboxError
 from midwatch.sandbox.launcher import ARGUMENTS_FD, CONTROL_FD, ETC, SECCOMP_FD
 from midwatch.sandbox.profile import INSIDE, SandboxProfile
 
-__all__ = ["BRIDGE_PORT", "SOCKETS", "UID", "Machine", "Plan", "cell_command", "code_of", "environment", "etc", "plan"]
+__all__ = [
+    "BRIDGE_PORT",
+    "SOCKETS",
+    "UID",
+    "Machine",
+    "Plan",
+    "cell_command",
+    "code_of",
+    "environment",
+    "etc",
+    "imported_from",
+    "plan",
+]
 
 UID: Final = 1000
 """Who the agent is, inside. Outside it is a user of its own."""
@@ -28,6 +41,10 @@ BRIDGE_PORT: Final = 8631
 _BIN: Final = "/opt/midwatch/bin"
 _PATH: Final = f"{_BIN}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SHARED_MEMORY: Final = 16 << 20
+_SCRATCH: Final = "/tmp"  # noqa: S108 - inside, a file system of its own
+_ITS_OWN: Final = (INSIDE, _SCRATCH, "/dev", "/proc", "/run")
+"""Where an agent makes files, or could."""
+_GUARD: Final = 1 << 16
 _ETC: Final = (
     "alternatives",
     "ld.so.cache",
@@ -119,7 +136,7 @@ def plan(profile: SandboxProfile, machine: Machine, *, root: str, sockets: str |
             },
         },
         hello={
-            "sys_path": [entry for entry in sys_path if Path(entry).is_absolute()],
+            "sys_path": imported_from(sys_path, code),
             "env": environment(profile, bridged=sockets is not None),
             "cwd": INSIDE,
             "bridge": None if sockets is None else {"port": BRIDGE_PORT, "socket": f"{SOCKETS}/broker.sock"},
@@ -141,6 +158,9 @@ def cell_command(python: str, place: str) -> list[str]:
 def _arguments(
     profile: SandboxProfile, machine: Machine, root: str, sockets: str | None, code: Sequence[Path]
 ) -> list[str]:
+    targets = [*map(str, code), *(mount.target for mount in profile.mounts)]
+    shown = [(f"{root}/code/{number}", target) for number, target in enumerate(targets)]
+    guards = _guards(targets)
     return [
         *("--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"),
         *("--uid", str(UID), "--gid", str(UID), "--hostname", "agent", "--disable-userns"),
@@ -150,18 +170,40 @@ def _arguments(
         *("--ro-bind", str(Path(root).parent / ETC), "/etc"),
         *("--proc", "/proc", "--dev", "/dev", "--size", str(_SHARED_MEMORY), "--tmpfs", "/dev/shm"),  # noqa: S108 - inside
         *("--size", str(profile.limits.disk), "--tmpfs", "/tmp"),  # noqa: S108 - inside
-        *(word for number, path in enumerate(code) for word in ("--ro-bind", f"{root}/code/{number}", str(path))),
-        *(
-            word
-            for number, mount in enumerate(profile.mounts, len(code))
-            for word in ("--ro-bind", f"{root}/code/{number}", mount.target)
-        ),
+        *(word for guard in guards for word in ("--size", str(_GUARD), "--tmpfs", guard)),
+        *(word for source, target in shown if not _is_inside(target) for word in ("--ro-bind", source, target)),
+        *(word for guard in guards for word in ("--remount-ro", guard)),
         *("--symlink", machine.python, f"{_BIN}/python", "--symlink", machine.python, f"{_BIN}/python3"),
         *(() if sockets is None else ("--ro-bind", sockets, SOCKETS)),
         *("--bind", f"{root}/merged", INSIDE, "--chdir", INSIDE),
+        *(word for source, target in shown if _is_inside(target) for word in ("--ro-bind", source, target)),
         *("--remount-ro", "/dev", "--remount-ro", "/"),
         *("--seccomp", str(SECCOMP_FD)),
     ]
+
+
+def _guards(targets: Sequence[str]) -> list[str]:
+    """Give the folders of `/tmp` that hold what is shown below them.
+
+    Each is mounted and read-only: the agent owns `/tmp`, and would move a plain folder away, shown files and all, and put its own there.
+    """
+    below = [target.split("/") for target in targets if target.startswith(f"{_SCRATCH}/")]
+    return sorted({"/".join(parts[:3]) for parts in below if len(parts) > 3} - set(targets))
+
+
+def _is_inside(target: str) -> bool:
+    return Path(target).is_relative_to(INSIDE)
+
+
+def imported_from(sys_path: Sequence[str], code: Sequence[Path]) -> list[str]:
+    """Give where workers import from: never what an agent writes to, or a call would choose what the next one runs."""
+    kept = []
+    for entry in sys_path:
+        place = Path(os.path.normpath(entry))
+        its_own = any(place.is_relative_to(folder) for folder in _ITS_OWN)
+        if Path(entry).is_absolute() and (not its_own or any(place.is_relative_to(path) for path in code)):
+            kept.append(entry)
+    return kept
 
 
 def _roots(machine: Machine) -> list[str]:
@@ -176,6 +218,12 @@ def code_of(profile: SandboxProfile, machine: Machine) -> tuple[Path, ...]:
     wanted = [Path(machine.python).parents[1], Path(__file__).resolve().parents[1], *profile.code]
     chosen: list[Path] = []
     for path in sorted({path for path in wanted if path.exists()}):
+        if str(path) == INSIDE:  # the workspace's own place: files below it are shown over it, but not the whole
+            continue
+        if _is_inside(str(path)) and not (profile.workspace / path.relative_to(INSIDE)).exists():
+            raise SandboxError(
+                f"`{path}` lies where every sandbox sees its workspace; move it, or begin the run in `{INSIDE}`"
+            )
         if path.is_relative_to("/usr") or any(path.is_relative_to(other) for other in chosen):
             continue
         chosen.append(path)
