@@ -37,11 +37,20 @@ HEAD: Final = 8
 _CHUNK: Final = 65_536
 _OUTPUT: Final = 8_192
 """Bytes of each stream of a call that are kept: its end."""
+_ANSWER: Final = 3
+"""Where a child writes its answer: beside its three streams, and nothing else is open in it."""
 _READ, _WRITE = 1, 2
 """As `selectors` has them."""
 _PR_SET_DUMPABLE: Final = 4
-_DECORATE: Final = "midwatch.tools.decorate"
+_DECORATE: Final = "midwatch.tools.builtin.shell"
+"""A small module of ours that decorates, so that what decorating loads when it is first done is loaded, too."""
+_FILES: Final = ("hashlib", "importlib.util")
+"""What loading a file takes."""
 _ENDS: Final = (".py", "/__init__.py")
+_preloaded: set[str | None] = set()
+_core: Any = worker.imported("_ctypes")
+"""Of `ctypes`, whose whole takes as long to import as all else together."""
+_prctl: int = _core.dlsym(_core.dlopen(None, 0), "prctl")
 _signal: Any = worker.imported("_signal")
 _quoted: Callable[[str], str] = worker.imported("_json").encode_basestring_ascii
 
@@ -116,6 +125,8 @@ class Cell:
         self._bridge: Bridge | None = None
         self._env: dict[str, str] = {}
         self._wake = _wakeups()
+        self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._most = os.sysconf("SC_OPEN_MAX")
 
     def serve(self) -> None:
         """Say hello, then answer requests."""
@@ -156,7 +167,7 @@ class Cell:
     def _begin(self, request: Mapping[str, Any]) -> None:
         child = Child(request)
         _preload(request)
-        ends = {name: os.pipe() for name in ("stdin", "stdout", "stderr", "answer")}
+        ends = {name: os.pipe() for name in (*(("stdin",) if child.stdin else ()), "stdout", "stderr", "answer")}
         try:
             child.pid = os.fork()
         except OSError as refused:
@@ -230,6 +241,8 @@ class Cell:
         """Kill what is left, take what it said, answer."""
         with Passing(ProcessLookupError):
             os.kill(-1, worker.KILL)
+        if self._bridge is not None:
+            self._bridge.renew()
         for name in ("stdout", "stderr", "answer"):
             self._drain(child, name)
         for name in list(child.open):
@@ -251,22 +264,20 @@ class Cell:
     def _perform(self, request: Mapping[str, Any], ends: Mapping[str, tuple[int, int]]) -> None:
         """Be the child: perform the request and end."""
         try:
-            self._leave()
-            answer = os.dup(ends["answer"][1])
-            for place, descriptor in enumerate((ends["stdin"][0], ends["stdout"][1], ends["stderr"][1])):
-                os.dup2(descriptor, place)
-            for pair in ends.values():
-                os.close(pair[0])
-                os.close(pair[1])
-            os.set_inheritable(answer, False)
-            sys.stdout, sys.stderr = _text(1), _text(2)
+            # Each line here is paid for by each call: what a child touches, the kernel copies, a page at a time.
+            self._deaf()
+            os.dup2(ends["stdin"][0] if "stdin" in ends else self._null, 0)
+            os.dup2(ends["stdout"][1], 1)
+            os.dup2(ends["stderr"][1], 2)
+            os.dup2(ends["answer"][1], _ANSWER, inheritable=False)
+            os.closerange(_ANSWER + 1, self._most)
             os.setpgid(0, 0)
             worker.bound(request["limits"])
             _dumpable(1)
-            os.write(answer, worker.ALIVE)
+            os.write(_ANSWER, worker.ALIVE)
             if request["kind"] == "run":
-                _become(request, answer)
-            _write(answer, _performed(request).encode())
+                _become(request)
+            _write(_ANSWER, _performed(request).encode())
             for stream in (sys.stdout, sys.stderr):
                 with Passing(OSError, ValueError):  # the tool may have closed it
                     stream.flush()
@@ -279,14 +290,12 @@ class Cell:
                 sys.stderr.flush()
         os._exit(126)
 
-    def _leave(self) -> None:
-        """Let go of all that is the cell's."""
-        os.close(_signal.set_wakeup_fd(-1))
+    def _deaf(self) -> None:
+        """Be told nothing that is for the cell."""
+        _signal.set_wakeup_fd(-1)
         _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
         if self._bridge is not None:
             self._bridge.close_in_child()
-        os.close(self._channel)
-        os.close(self._wake)
 
     def _shell(self, request: Mapping[str, Any]) -> None:
         """Start a program on a terminal of its own and give the terminal's other side away."""
@@ -299,7 +308,8 @@ class Cell:
         pid, master = pty.fork()
         if pid == 0:
             with Passing(BaseException):
-                self._leave()
+                self._deaf()
+                os.closerange(_ANSWER, self._most)
                 os.chdir(request["cwd"])
                 _dumpable(1)
                 os.execvpe(request["argv"][0], request["argv"], {**os.environ, **request["env"]})
@@ -367,17 +377,23 @@ def _performed(request: Mapping[str, Any]) -> str:
 
 
 def _preload(request: Mapping[str, Any]) -> None:
-    """Import here what each child would import anew: Midwatch's own, never a user's file, which is loaded in the child alone."""
-    for name in ("json", "resource", "gc"):
-        worker.imported(name)
-    if request["kind"] != "call":
-        return
-    source = request["ref"].rpartition(":")[0]
-    module = source if source.startswith("midwatch.") else _DECORATE if _decorated(source) else "json"
-    if module not in sys.modules:
-        with Passing(ImportError):  # the child says so, where somebody listens
-            worker.imported(module)
-        sys.modules["gc"].freeze()  # so that no collection in a child writes on pages that it shares
+    """Have here what each child would make anew: Midwatch's own modules, and a user's file read, though run in the child alone."""
+    source = request["ref"].rpartition(":")[0] if request["kind"] == "call" else None
+    if source not in _preloaded:
+        _preloaded.add(source)
+        names = ["resource"]
+        if source is not None:
+            names += ["json", *(_FILES if source.endswith(".py") else ())]
+            names += [source] if source.startswith("midwatch.") else [_DECORATE] if _decorated(source) else []
+        for name in names:
+            with Passing(ImportError):  # the child says so, where somebody listens
+                worker.imported(name)
+        sys.stdout, sys.stderr = _text(1), _text(2)  # a child's own, whose places they are
+        worker.imported("gc").freeze()  # so that no collection in a child writes on pages that it shares
+    if source is not None and source.endswith(".py"):
+        with Passing(Exception):  # as above
+            if _from_outside(source):
+                worker.prepare(source)
 
 
 def _decorated(source: str) -> bool:
@@ -385,15 +401,21 @@ def _decorated(source: str) -> bool:
     tail = source.replace(".", "/")
     places = [source] if source.endswith(".py") else [f"{entry}/{tail}{end}" for entry in sys.path for end in _ENDS]
     for place in places:
-        with Passing(OSError), open(place, "rb") as file:
-            return b"midwatch" in file.read(_CHUNK)
+        with Passing(OSError):
+            if _from_outside(place):
+                with open(place, "rb") as file:
+                    return b"midwatch" in file.read(_CHUNK)
     return False
 
 
+def _from_outside(path: str) -> bool:
+    """Whether nothing inside can have written a file, so that this process may look into it."""
+    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+
+
 def _dumpable(value: int) -> None:
-    """Say whether others of this user may look into this process. By the core of `ctypes`: the whole of it takes as long as all else."""
-    _ctypes = worker.imported("_ctypes")
-    if _ctypes.call_function(_ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl"), (_PR_SET_DUMPABLE, value, 0, 0, 0)) != 0:
+    """Say whether others of this user may look into this process."""
+    if _core.call_function(_prctl, (_PR_SET_DUMPABLE, value, 0, 0, 0)) != 0:
         raise OSError("this process cannot be closed to others")
 
 
@@ -425,13 +447,13 @@ def _write(descriptor: int, data: bytes) -> None:
         left = left[os.write(descriptor, left) :]
 
 
-def _become(request: Mapping[str, Any], answer: int) -> None:
+def _become(request: Mapping[str, Any]) -> None:
     """Become a program. Its end is all it answers, unless it never begins."""
     try:
         os.chdir(request["cwd"])
         os.execvpe(request["argv"][0], request["argv"], {**os.environ, **request["env"]})
     except OSError as problem:
-        _write(answer, f"`{request['argv'][0]}` cannot be started: {problem.strerror}".encode())
+        _write(_ANSWER, f"`{request['argv'][0]}` cannot be started: {problem.strerror}".encode())
         os._exit(126)
 
 

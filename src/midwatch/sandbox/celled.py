@@ -37,6 +37,8 @@ __all__ = ["CelledSandbox", "Network", "Parts", "Tree"]
 
 _PATIENCE_US: Final = 1_000_000
 """What a cell is given to cut a call short, before its whole sandbox is killed."""
+_MOMENT_US: Final = 1_000
+"""For which the loop waits."""
 _ROOM: Final = 262_144
 """Bytes of a cell's answer beside the tool's own: output, exit code, framing."""
 
@@ -212,7 +214,7 @@ class CelledSandbox:
         """As `Sandbox.effects`."""
         async with self._turn():
             if not self._dead:
-                await anyio.to_thread.run_sync(self._parts.tree.freeze)
+                await self._still()
             if self._parts.network is not None:
                 await self._parts.network.settle()
             return await anyio.to_thread.run_sync(self._gathered, into)
@@ -341,7 +343,7 @@ class CelledSandbox:
         tree = self._parts.tree
         try:
             if not self._parts.link.broken:
-                await anyio.to_thread.run_sync(tree.freeze)
+                await self._still()
                 return
             self._dead = True
             await anyio.to_thread.run_sync(tree.kill)
@@ -350,6 +352,14 @@ class CelledSandbox:
             with contextlib.suppress(SandboxError):  # it is killed once more when it is closed
                 await anyio.to_thread.run_sync(tree.kill)
             raise Broken(str(moving)) from moving
+
+    async def _still(self) -> None:
+        """Freeze the tree: where a moment suffices, as nearly always, without the way to another thread and back."""
+        if self.group is not None:
+            with contextlib.suppress(SandboxError):
+                self.group.freeze(_MOMENT_US)
+                return
+        await anyio.to_thread.run_sync(self._parts.tree.freeze)
 
     def _bounds(self, wanted: SandboxLimits, timeout_us: int) -> dict[str, int | None]:
         bounds = merged(wanted, self._parts.profile.limits)

@@ -33,6 +33,7 @@ class Link:
     def __init__(self, channel: socket.socket) -> None:
         channel.setblocking(False)
         self._channel = channel
+        self._got = bytearray()
         self._ids = 0
         self.broken = False
 
@@ -110,22 +111,26 @@ class Link:
                 raise Broken("the sandbox ended") from gone
 
     async def _receive(self, limit: int) -> dict[str, Any]:
-        size = int.from_bytes(await self._exactly(HEAD))
+        await self._fill(HEAD)
+        size = int.from_bytes(self._got[:HEAD])
         if size > limit:
             raise Broken(f"the sandbox answers {size:,} bytes where {limit:,} are allowed")
+        await self._fill(HEAD + size)
+        text = bytes(memoryview(self._got)[HEAD : HEAD + size])
+        del self._got[: HEAD + size]
         try:
-            message = json.loads(await self._exactly(size))
+            message = json.loads(text)
         except (ValueError, RecursionError) as wrong:
             raise Broken("the sandbox answers no JSON") from wrong
         if not isinstance(message, dict):
             raise Broken("the sandbox answers no object")
         return message
 
-    async def _exactly(self, count: int) -> bytes:
-        data = bytearray()
-        while len(data) < count:
+    async def _fill(self, count: int) -> None:
+        """Wait until that much has come. What comes along, at most one chunk, is kept for the next answer."""
+        while len(self._got) < count:
             try:
-                part = self._channel.recv(min(count - len(data), _CHUNK))
+                part = self._channel.recv(_CHUNK)
             except BlockingIOError:
                 await anyio.wait_readable(self._channel)
                 continue
@@ -133,8 +138,7 @@ class Link:
                 raise Broken("the sandbox ended") from gone
             if not part:
                 raise Broken("the sandbox ended")
-            data += part
-        return bytes(data)
+            self._got += part
 
     def __del__(self) -> None:
         with contextlib.suppress(OSError):

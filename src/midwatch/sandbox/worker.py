@@ -17,10 +17,10 @@ TYPE_CHECKING = False  # as type checkers read it; what is imported here is paid
 if TYPE_CHECKING:
     import socket
     from collections.abc import Mapping
-    from types import ModuleType, TracebackType
+    from types import CodeType, ModuleType, TracebackType
     from typing import Any, Final
 
-__all__ = ["ALIVE", "FILE_MARK", "KILL", "Passing", "bound", "imported", "main", "resolve"]
+__all__ = ["ALIVE", "FILE_MARK", "KILL", "Passing", "bound", "imported", "main", "prepare", "resolve"]
 
 FILE_MARK: Final = "__midwatch_file__"
 """As `midwatch.tools.decorate.FILE_MARK`; a test holds both equal."""
@@ -32,6 +32,7 @@ KILL: Final = 9
 """SIGKILL, without what it takes to import its name."""
 
 _CHUNK: Final = 65_536
+_prepared: dict[str, tuple[tuple[int, ...], Any, CodeType | None]] = {}
 
 
 class Passing:
@@ -156,7 +157,30 @@ def imported(name: str) -> Any:
     return sys.modules[name]
 
 
+def prepare(file: str) -> None:
+    """Read and compile a file, without running it, so that what is forked from here need not do so each time."""
+    found = os.stat(file)
+    stamp = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+    if file not in _prepared or _prepared[file][0] != stamp:
+        spec, loader = _spec(file)
+        _prepared[file] = (stamp, spec, loader.get_code(spec.name))
+
+
 def _load(file: str) -> ModuleType:
+    import importlib.util  # noqa: PLC0415 - as above
+
+    _, spec, code = _prepared.get(file) or (None, _spec(file)[0], None)
+    module = importlib.util.module_from_spec(spec)
+    setattr(module, FILE_MARK, file)
+    sys.modules[spec.name] = module
+    if code is None:
+        spec.loader.exec_module(module)
+    else:
+        exec(code, module.__dict__)  # noqa: S102 - as an import does
+    return module
+
+
+def _spec(file: str) -> tuple[Any, Any]:
     import hashlib  # noqa: PLC0415 - as above
     import importlib.util  # noqa: PLC0415 - as above
 
@@ -164,11 +188,7 @@ def _load(file: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise ImportError(f"`{file}` is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    setattr(module, FILE_MARK, file)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+    return spec, spec.loader
 
 
 def _run(argv: list[str]) -> dict[str, Any]:
