@@ -26,6 +26,7 @@ May import: the standard library only.
     ├── ToolFailure             raised by tool authors: an error the agent may read; 1
     ├── HandoffRefused          a plan or handoff that breaks its contract; 1
     ├── SandboxError            a sandbox cannot be what its profile says; it is refused, never weakened; 1
+    │   └── LayerLost           what a run did earlier is missing or damaged; the run stops
     ├── Conflict                what is to be committed was changed meanwhile by someone else; 1
     └── StoreError              the durable state; 1
         ├── StoreBusy           locked for longer than the bounded wait
@@ -53,6 +54,7 @@ __all__ = [
     "InvalidFleet",
     "InvalidScenario",
     "InvalidTool",
+    "LayerLost",
     "MidwatchError",
     "MissingExtra",
     "ModelFailure",
@@ -248,6 +250,10 @@ class HandoffRefused(MidwatchError):
 
 class SandboxError(MidwatchError):
     """A sandbox cannot be what its profile says on this machine. Nothing was started, nothing was weakened."""
+
+
+class LayerLost(SandboxError):
+    """What a run did earlier cannot be laid over its workspace: a layer is missing or damaged. The run stops, resumable."""
 
 
 class Conflict(MidwatchError):

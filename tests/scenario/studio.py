@@ -183,11 +183,15 @@ class Studio(Ground):
         assert old in text
         file.write_text(text.replace(old, new))
 
-    def opened(self, *, speaks: str | None = None, workdir: Path | None = None, **environ: str) -> Any:
+    def opened(
+        self, *, speaks: str | None = None, workdir: Path | None = None, environ: Mapping[str, str] | None = None
+    ) -> Any:
         """Open the kernel."""
         token = None if speaks is None else self.tokens[speaks]
         place = self.work if workdir is None else workdir
-        return wiring.open(self.fleet, home=self.home, workdir=place, environ={"USER": "ann", **environ}, token=token)
+        return wiring.open(
+            self.fleet, home=self.home, workdir=place, environ={"USER": "ann", **(environ or {})}, token=token
+        )
 
     def carry(self, resume: str | None = None, **more: Any) -> RunResult:
         """Run, or resume; `more` as `opened`."""
@@ -195,9 +199,9 @@ class Studio(Ground):
             result: RunResult = kernel.run({"n": 1}) if resume is None else kernel.resume(resume)
         return result
 
-    def commit(self, run: str, *, environ: Mapping[str, Any] | None = None, **more: Any) -> Released:
+    def commit(self, run: str, *, environ: Mapping[str, str] | None = None, **more: Any) -> Released:
         """Commit; `more` as `Kernel.commit`."""
-        with self.opened(**(environ or {})) as kernel:
+        with self.opened(environ=environ) as kernel:
             done: Released = kernel.commit(run, **more)
         return done
 
@@ -326,16 +330,19 @@ def _scenario(mine: Sequence[Sequence[Call]], theirs: Sequence[Sequence[Call]]) 
 
 
 class Host:
-    """A host on loopback that remembers what it was asked: method, path, body, and one header."""
+    """A host on loopback that remembers what it was asked: method, path, body, and one header. It answers while `hold` is set."""
 
     def __init__(self, status: int = 200) -> None:
         self.seen: list[tuple[str, str, str, str | None]] = []
+        self.hold = threading.Event()
+        self.hold.set()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("content-length", 0))).decode()
                 outer.seen.append((self.command, self.path, body, self.headers.get("x-key")))
+                outer.hold.wait(20)
                 self.send_response(status)
                 self.send_header("content-length", "2")
                 self.end_headers()

@@ -26,6 +26,7 @@ from midwatch.errors import (
     Divergence,
     FenceLost,
     GateNotUsable,
+    LayerLost,
     MidwatchError,
     RunHalted,
     StoreError,
@@ -99,7 +100,10 @@ class Pipeline:
         if refused is not None:
             return refused
         async with self._seg.staging.turn(passage.actor.agent, f"{passage.effect}-{passage.attempt}") as turn:
-            performed = await self._perform(passage, turn)
+            try:
+                performed = await self._perform(passage, turn)
+            except LayerLost as lost:
+                raise self._seg.stop(lost) from lost
             performed, seen = await observe(known(passage)[0], performed, turn)
             if self._doubtful(passage, performed, turn):
                 return self._in_doubt(passage, performed, seen)

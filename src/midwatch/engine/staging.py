@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from midwatch.config.specs import SandboxLimits, SandboxSpec
 from midwatch.engine.finishing import to_the_end
 from midwatch.engine.staged import Observed, Staged, observed, staged_of, unsent
-from midwatch.errors import Conflict, SandboxError
+from midwatch.errors import Conflict, LayerLost, SandboxError
 from midwatch.sandbox import layers as layering
 from midwatch.sandbox.effects import CHANGING, Request
 from midwatch.sandbox.layers import Layer
@@ -282,11 +282,17 @@ class Turn:
         timeout_us: int,
         max_bytes: int,
     ) -> SandboxResult:
-        """As `Tools.call`. A sandbox that cannot be is a call that did not begin."""
+        """As `Tools.call`. A sandbox that cannot be is a call that did not begin.
+
+        Raises:
+            LayerLost: the run's earlier changes cannot be had.
+        """
         tools: Tools = self.staging.isolation.plain
         if self.isolates:
             try:
                 tools = await self.staging.sandbox(self.agent, place=self.place, api=self.api)
+            except LayerLost:  # no call may begin as if what the run did had never been
+                raise
             except SandboxError as refused:
                 return SandboxResult("crashed", detail=str(refused), began=False)
             self.loose = True
@@ -310,6 +316,8 @@ class Turn:
             return RunResult("crashed", detail=f"agent `{self.agent}` has no sandbox that a program could run in")
         try:
             sandbox = await self.staging.sandbox(self.agent, place=self.place, api=self.api)
+        except LayerLost:
+            raise
         except SandboxError as refused:
             return RunResult("crashed", detail=str(refused))
         self.loose = True

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 import orjson
 
-from midwatch.errors import SandboxError
+from midwatch.errors import LayerLost, SandboxError
 from midwatch.sandbox.effects import CHANGING, Change, Request
 
 if TYPE_CHECKING:
@@ -279,7 +279,11 @@ class _Content(io.RawIOBase):
         super().__init__()
         self._path, self._at, self._left, self._sha256 = path, start, size, sha256
         self._digest = hashlib.sha256()
-        self._file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        self._file = -1
+        try:
+            self._file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            raise _damaged(path, error.strerror or str(error)) from error
 
     def readable(self) -> bool:
         return True
@@ -296,7 +300,7 @@ class _Content(io.RawIOBase):
         return len(data)
 
     def close(self) -> None:
-        if not self.closed:
+        if not self.closed and self._file >= 0:
             os.close(self._file)
         super().close()
 
@@ -387,8 +391,8 @@ def _index(path: Path, digest: str) -> tuple[int, dict[str, tuple[int, int]]]:
         raise _damaged(path, f"its manifest cannot be read ({error})") from error
 
 
-def _damaged(path: Path, why: str) -> SandboxError:
-    return SandboxError(f"the layer `{path}` cannot be used: {why}; restore it from a copy, or start the run again")
+def _damaged(path: Path, why: str) -> LayerLost:
+    return LayerLost(f"the layer `{path}` cannot be used: {why}; restore it from a copy, or start the run again")
 
 
 def _read_all(file: int, size: int) -> bytes:

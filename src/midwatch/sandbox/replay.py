@@ -15,7 +15,7 @@ import os
 import stat
 from collections.abc import Iterable, Sequence
 
-from midwatch.errors import SandboxError
+from midwatch.errors import LayerLost, SandboxError
 from midwatch.sandbox.beneath import FOLDER, Folders, parts_of
 from midwatch.sandbox.effects import Change, raw, shown
 from midwatch.sandbox.layers import Layer, contents_of, fold, in_order, open_content
@@ -42,7 +42,7 @@ def apply(merged: int, layers: Sequence[Layer], *, owner: tuple[int, int] | None
     try:
         player.play(list(changes.values()))
     except OSError as error:
-        raise SandboxError(
+        raise LayerLost(
             f"the run's earlier changes cannot be laid over the workspace ({error.strerror}); "
             "start the run again, or give its workspace back the state that the run began with"
         ) from error
@@ -127,7 +127,7 @@ class _Player:
         sha256 = change.sha256 or ""
         layer = self._contents.get(sha256)
         if layer is None:
-            raise SandboxError(f"no layer of the run holds the content of `{change.path}`; it cannot be replayed")
+            raise LayerLost(f"no layer of the run holds the content of `{change.path}`; it cannot be replayed")
         file = os.open(name, _MAKE, 0o600, dir_fd=folder)
         try:
             copy_content(layer, sha256, file)
