@@ -1,7 +1,7 @@
 """Ledger: the append-only chain of events, and the bodies that events name.
 
 In:   drafts. Out: sequence numbers; events back; a report on the whole chain.
-May import: store.connection, records, errors. Must not know: what an event means.
+May import: store.causes, store.connection, records, errors. Must not know: what an event means.
 
 `hash = SHA-256(previous hash + stored bytes)`. The stored bytes hold every column that a query uses, so a change of either breaks
 the chain. The head is read once a transaction and kept until it ends.
@@ -18,6 +18,7 @@ import orjson
 
 from midwatch.errors import StoreCorrupt
 from midwatch.records.event import EVENT_KINDS, GENESIS, Event, EventDraft
+from midwatch.store.causes import SqlCauses
 from midwatch.store.connection import Connection
 from midwatch.store.port import VerifyReport
 
@@ -71,10 +72,10 @@ class SqlBlobs:
 class SqlLedger:
     """`store.port.Ledger`; one instance a transaction."""
 
-    __slots__ = ("_blobs", "_hash", "_seq", "_sql", "added")
+    __slots__ = ("_blobs", "_causes", "_hash", "_seq", "_sql", "added")
 
-    def __init__(self, connection: Connection, blobs: SqlBlobs) -> None:
-        self._sql, self._blobs = connection, blobs
+    def __init__(self, connection: Connection, blobs: SqlBlobs, causes: SqlCauses) -> None:
+        self._sql, self._blobs, self._causes = connection, blobs, causes
         self._seq: int | None = None
         self._hash = bytes.fromhex(GENESIS)
         self.added: list[int] = []
@@ -109,11 +110,12 @@ class SqlLedger:
         )
         digest = hashlib.sha256(self._hash + body).digest()
         self._sql.execute(
-            "INSERT INTO event (seq, kind, run, at_us, body, hash) VALUES (?, ?, ?, ?, ?, ?)",
-            (seq, draft.kind, draft.run, draft.at_us, body, digest),
+            "INSERT INTO event (seq, kind, run, at_us, body, hash, follows) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (seq, draft.kind, draft.run, draft.at_us, body, digest, last in draft.causes),
         )
         self._seq, self._hash = seq, digest
         self.added.append(seq)
+        self._causes.add(seq, draft)
         return seq
 
     def get(self, seq: int) -> Event | None:
@@ -144,8 +146,8 @@ class SqlLedger:
         """Walk the chain and every body that it names."""
         problems: list[str] = []
         before, expected, met, count = bytes.fromhex(GENESIS), 0, expected_head in (None, GENESIS), 0
-        for seq, kind, run, at_us, body, digest in self._sql.execute(
-            "SELECT seq, kind, run, at_us, body, hash FROM event ORDER BY seq"
+        for seq, kind, run, at_us, body, digest, follows in self._sql.execute(
+            "SELECT seq, kind, run, at_us, body, hash, follows FROM event ORDER BY seq"
         ):
             count += 1
             expected += 1
@@ -154,7 +156,7 @@ class SqlLedger:
                 expected = seq
             if not isinstance(body, bytes) or hashlib.sha256(before + body).digest() != digest:
                 problems.append(f"event {seq} does not fit its hash")
-            problems += self._columns(seq, kind, run, at_us, body)
+            problems += self._columns(seq, kind, run, at_us, body, follows=bool(follows))
             before = digest if isinstance(digest, bytes) else b""
             met = met or before.hex() == expected_head
             if len(problems) >= _PROBLEMS:
@@ -167,7 +169,9 @@ class SqlLedger:
             )
         return VerifyReport(not problems, count, before.hex(), tuple(problems[:_PROBLEMS]))
 
-    def _columns(self, seq: int, kind: str, run: str | None, at_us: int, body: bytes) -> Iterator[str]:
+    def _columns(
+        self, seq: int, kind: str, run: str | None, at_us: int, body: bytes, *, follows: bool
+    ) -> Iterator[str]:
         try:
             read = orjson.loads(body)
         except (orjson.JSONDecodeError, TypeError):
@@ -177,6 +181,9 @@ class SqlLedger:
             return
         if (read.get("seq"), read.get("kind"), read.get("run"), read.get("at_us")) != (seq, kind, run, at_us):
             yield f"event {seq} has columns that differ from its body"
+        causes = [cause for cause in read.get("causes") or () if isinstance(cause, int)]
+        if self._causes.lacks(seq, causes, follows=follows):
+            yield f"event {seq} has causes that differ from their index; `why` and `blast` cannot be relied on"
         for digest in _named(read.get("data")):
             yield from self._blob(f"event {seq}", digest)
 

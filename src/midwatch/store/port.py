@@ -26,11 +26,13 @@ from midwatch.records.event import Event, EventDraft
 from midwatch.records.run import RunRow, Transition
 from midwatch.records.spend import Account, Amounts, Line, Unit
 from midwatch.store.asking import Gates, Notices, Principals
+from midwatch.store.history import Causes
 
 __all__ = [
     "Beat",
     "Blobs",
     "Budgets",
+    "Causes",
     "ChannelWrite",
     "CheckpointRow",
     "Checkpoints",
@@ -362,6 +364,10 @@ class Tx(Protocol):
     @property
     def ledger(self) -> Ledger:
         """The chain of events."""
+
+    @property
+    def causes(self) -> Causes:
+        """What led to what: the ledger's index."""
 
     @property
     def blobs(self) -> Blobs:

@@ -21,6 +21,7 @@ from typing import Any, Final, TypeVar
 
 from midwatch.errors import StoreCorrupt, StoreError, StoreTooNew, StoreUnreadable
 from midwatch.store.accounts import SqlBudgets
+from midwatch.store.causes import SqlCauses
 from midwatch.store.checkpoints import SqlCheckpoints
 from midwatch.store.connection import Connection, translate
 from midwatch.store.gates import SqlGates
@@ -35,7 +36,7 @@ __all__ = ["SqlTx", "SqliteStore"]
 T = TypeVar("T")
 _MARK: Final = 0x4D696477
 """`application_id` of our databases: other files are not touched."""
-REVISION: Final = 2
+REVISION: Final = 3
 """Rises with every change of `store.tables`; kept in the database. A higher one than ours is refused."""
 _READERS: Final = 8
 
@@ -44,14 +45,15 @@ class SqlTx:
     """`store.port.Tx` over one connection; the ledger is made anew for each transaction, the rest is stateless."""
 
     __slots__ = (
-        "blobs", "budgets", "checkpoints", "effects", "fences", "gates", "ledger", "notices",
+        "blobs", "budgets", "causes", "checkpoints", "effects", "fences", "gates", "ledger", "notices",
         "principals", "runs", "sql", "transitions", "watch",
     )  # fmt: skip
 
     def __init__(self, connection: Connection) -> None:
         self.sql = connection
         self.blobs = SqlBlobs(connection)
-        self.ledger = SqlLedger(connection, self.blobs)
+        self.causes = SqlCauses(connection, self.blobs)
+        self.ledger = SqlLedger(connection, self.blobs, self.causes)
         self.runs = SqlRuns(connection)
         self.transitions = SqlTransitions(connection)
         self.effects = SqlEffects(connection)
@@ -65,7 +67,8 @@ class SqlTx:
 
     def renew(self) -> None:
         """Forget what was known of the chain; the next transaction reads the head again."""
-        self.ledger = SqlLedger(self.sql, self.blobs)
+        self.causes = SqlCauses(self.sql, self.blobs)
+        self.ledger = SqlLedger(self.sql, self.blobs, self.causes)
 
 
 class _Work:
@@ -229,6 +232,7 @@ class SqliteStore:
     def _alone(self, item: _Work) -> None:
         try:
             item.result = item.work(self._writer)
+            self._writer.causes.flush()
         except BaseException as error:  # noqa: BLE001 - handed to its caller
             item.error = error
             self._undo()
@@ -240,6 +244,7 @@ class SqliteStore:
         sql.execute("SAVEPOINT piece")
         try:
             item.result = item.work(tx)
+            tx.causes.flush()
         except BaseException as error:  # noqa: BLE001 - handed to its caller
             item.error = error
             sql.execute("ROLLBACK TO piece")

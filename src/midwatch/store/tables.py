@@ -19,8 +19,8 @@ __all__ = ["METADATA", "ddl"]
 METADATA: Final = sa.MetaData()
 
 
-def _table(name: str, *columns: sa.Column[object] | sa.Index) -> None:
-    sa.Table(name, METADATA, *columns)
+def _table(name: str, *columns: sa.Column[object] | sa.Index, rowid: bool = True) -> None:
+    sa.Table(name, METADATA, *columns, sqlite_with_rowid=rowid)
 
 
 def _text(name: str, *, key: bool = False, null: bool = False, default: str | None = None) -> sa.Column[object]:
@@ -28,8 +28,9 @@ def _text(name: str, *, key: bool = False, null: bool = False, default: str | No
     return sa.Column(name, sa.Text, primary_key=key, nullable=null, server_default=fixed)
 
 
-def _whole(name: str, *, key: bool = False, null: bool = False) -> sa.Column[object]:
-    return sa.Column(name, sa.Integer, primary_key=key, nullable=null, autoincrement=False)
+def _whole(name: str, *, key: bool = False, null: bool = False, default: str | None = None) -> sa.Column[object]:
+    fixed = None if default is None else sa.text(default)
+    return sa.Column(name, sa.Integer, primary_key=key, nullable=null, autoincrement=False, server_default=fixed)
 
 
 def _blob(name: str, *, null: bool = False) -> sa.Column[object]:
@@ -44,7 +45,32 @@ _table(
     _whole("at_us"),
     _blob("body"),
     _blob("hash"),
+    _whole("follows", default="0"),
     sa.Index("event_run", "run", "seq"),
+)
+_table(
+    "cause",
+    _whole("from_seq", key=True),
+    _whole("to_seq", key=True),
+    _text("kind", key=True),
+    _text("note", null=True),
+    sa.Index("cause_to", "to_seq", sqlite_where=sa.text("kind <> 'cause'")),
+    rowid=False,
+)
+_table(
+    "file_version",
+    _text("run"),
+    _text("path"),
+    _whole("seq"),
+    _text("workspace"),
+    _blob("sha256", null=True),
+    _whole("committed", null=True),
+    sa.Index("file_version_run", "run", "path", "seq", unique=True),
+    sa.Index("file_version_place", "workspace", "path", "committed"),
+    sa.Index("file_version_seq", "seq"),
+)
+_table(
+    "quarantine", _whole("seq", key=True), _whole("by_seq", key=True), sa.Index("quarantine_by", "by_seq"), rowid=False
 )
 _table("blob", _text("digest", key=True), _whole("codec"), _blob("body"))
 _table(
