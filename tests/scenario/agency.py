@@ -148,6 +148,14 @@ class Agency(Ground):
             events = store.read(lambda tx: tx.ledger.read(run=run, kinds=("handoff",)))
             return [self._blob(store, event.data["handoff_blob"]) for event in events]
 
+    def handoff(self, run: str, agent: str = "worker") -> dict[str, Any]:
+        """Give the handoff of an agent."""
+        return next(item for item in self.handoffs(run) if item["agent"] == agent)
+
+    def told(self, run: str, agent: str = "worker") -> Any:
+        """Give what a program said in the first risk of its handoff, as JSON."""
+        return json.loads(self.handoff(run, agent)["risks"][0]["text"])
+
     @staticmethod
     def _blob(store: Store, digest: str) -> Any:
         return json.loads(store.read(lambda tx: tx.blobs.get(digest)) or b"null")

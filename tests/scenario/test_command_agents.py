@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import select
-import subprocess
-import sys
-import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from midwatch import wiring
-from midwatch.engine import control
 from tests.scenario.agency import Agency, called
 
 SDK = """
@@ -52,16 +42,6 @@ hand(risks=[json.dumps([said, text, pieces[-1].usage.completion_tokens > 0, shap
 """
 
 
-def told(agency: Agency, run: str, agent: str = "worker") -> Any:
-    """Give what a program said in the first risk of its handoff, as JSON."""
-    return json.loads(handoff(agency, run, agent)["risks"][0]["text"])
-
-
-def handoff(agency: Agency, run: str, agent: str = "worker") -> Any:
-    """Give the handoff of an agent."""
-    return next(item for item in agency.handoffs(run) if item["agent"] == agent)
-
-
 @pytest.mark.req("COMMAND-1")
 @pytest.mark.req("COMMAND-2")
 def test_a_program_is_an_agent_with_a_brief_an_answer_and_effects(tmp_path: Path) -> None:
@@ -79,12 +59,12 @@ def test_a_program_is_an_agent_with_a_brief_an_answer_and_effects(tmp_path: Path
         """,
     )
     result = agency.run(request="go")
-    found = handoff(agency, result.run)
+    found = agency.handoff(result.run)
     keys = ["agent", "answer_schema", "criteria", "evidence", "request", "role", "task"]
     row = next(row for row in agency.effects() if row.tool == "command:worker")
     event = next(event for event in agency.events(result.run, "finished") if event.data["effect"] == row.id)
     assert ("done", "complete", []) == (result.status, found["status"], found["unmet"])
-    assert ["worker", "specialist", keys] == told(agency, result.run)
+    assert ["worker", "specialist", keys] == agency.told(result.run)
     assert ("tool", "worker", "done", [f"e:{row.id}"]) == (
         row.kind,
         row.agent,
@@ -114,7 +94,7 @@ def test_the_real_sdk_inside_the_sandbox_works_unchanged(tmp_path: Path) -> None
     )
     result = agency.run(request="go")
     said = [["tiny", "tool_calls", True], ["tiny", "stop", True]]
-    assert [said, "once more", True, '{"city":"Rome"}', 400, ["tiny"]] == told(agency, result.run)
+    assert [said, "once more", True, '{"city":"Rome"}', 400, ["tiny"]] == agency.told(result.run)
     assert ["look disk"] == agency.calls()
     look = next(event for event in agency.events(result.run, "proposed") if event.data["tool"] == "ops.look")
     causes = {
@@ -151,7 +131,7 @@ def test_a_framework_inside_the_sandbox_works_unchanged(tmp_path: Path) -> None:
         ],
     )
     done = agency.run(request="go")
-    assert (["it is full", "once more"], ["look disk"]) == (told(agency, done.run), agency.calls())
+    assert (["it is full", "once more"], ["look disk"]) == (agency.told(done.run), agency.calls())
 
 
 @pytest.mark.req("COMMAND-4")
@@ -170,7 +150,7 @@ def test_tools_are_the_agents_own_and_pass_every_guard(tmp_path: Path) -> None:
     )
     result = agency.run(request="go")
     names = ["ops.look", "ops.secret"]
-    assert ["denied", "unknown_tool", "invalid_arguments", 404, names, True] == told(agency, result.run)
+    assert ["denied", "unknown_tool", "invalid_arguments", 404, names, True] == agency.told(result.run)
     assert ["look y"] == agency.calls()
     stages = [
         event.data["stages"] for event in agency.events(result.run, "decided") if event.data["tool"] == "ops.secret"
@@ -207,7 +187,7 @@ def test_a_gate_stops_the_program_and_a_yes_starts_it_again_exactly_once(tmp_pat
     assert "done" == done.status
     assert ["deploy PRODUCTION", "log before"] == agency.calls()
     assert (["hello from the model", True, "hello from the model", 1], 2) == (
-        told(agency, done.run),
+        agency.told(done.run),
         len(agency.bills("worker")),
     )
 
@@ -229,7 +209,7 @@ def test_a_no_is_told_to_the_program_and_calls_made_together_are_asked_together(
     for gate in waiting.gates:
         agency.say(gate, approve=agency.asked(gate)["target"] == "staging")
     done = agency.run(resume=waiting.run)
-    assert ([[True, None], [False, "denied"]], ["deploy staging"]) == (told(agency, done.run), agency.calls())
+    assert ([[True, None], [False, "denied"]], ["deploy staging"]) == (agency.told(done.run), agency.calls())
 
 
 @pytest.mark.req("COMMAND-6")
@@ -250,8 +230,8 @@ def test_a_program_that_goes_another_way_ends_its_agent_and_not_the_run(tmp_path
     done = agency.run(resume=waiting.run)
     assert ("done", "failed", "complete") == (
         done.status,
-        handoff(agency, done.run)["status"],
-        "complete" if handoff(agency, done.run, "other")["risks"] else "",
+        agency.handoff(done.run)["status"],
+        "complete" if agency.handoff(done.run, "other")["risks"] else "",
     )
     assert ([], 1) == (agency.calls("deploy"), len(agency.calls("log"))), "nothing was done twice"
 
@@ -266,13 +246,26 @@ def test_an_agents_bound_stops_its_program_and_a_runs_bound_the_run(tmp_path: Pa
         """
     agency = Agency(tmp_path / "agent", program, own="tools: [ops.*], limits: {steps: 2}", other='hand(risks=["fine"])')
     done = agency.run(request="go")
-    assert ("done", "failed", 2) == (done.status, handoff(agency, done.run)["status"], len(agency.bills("worker")))
-    assert [{"text": "fine", "evidence": []}] == handoff(agency, done.run, "other")["risks"]
+    assert ("done", "failed", 2) == (done.status, agency.handoff(done.run)["status"], len(agency.bills("worker")))
+    assert [{"text": "fine", "evidence": []}] == agency.handoff(done.run, "other")["risks"]
     tight = Agency(tmp_path / "run", program)
     fleet = tight.fleet / "fleet.yaml"
     fleet.write_text(fleet.read_text().replace("tool_calls: 40", "steps: 3"))
     paused = tight.run(request="go")
     assert ("paused", "bound_reached", 3) == (paused.status, paused.error_code, len(tight.bills()))
+
+
+@pytest.mark.req("COMMAND-7")
+def test_a_program_that_does_not_tire_of_asking_is_stopped(tmp_path: Path) -> None:
+    """Each refusal is on record, so there is a bound of them, too."""
+    agency = Agency(tmp_path, 'while True: call("ops.secret", line="please")')
+    done = agency.run(request="go")
+    refused = [event for event in agency.events(done.run, "finished") if event.data.get("code") == "denied"]
+    assert ("failed", True) == (
+        agency.handoff(done.run)["status"],
+        "100 times" in agency.handoff(done.run)["risks"][0]["text"],
+    )
+    assert 100 == len(refused)
 
 
 @pytest.mark.req("COMMAND-8")
@@ -292,129 +285,9 @@ def test_a_program_without_a_good_answer_is_a_failed_agent(tmp_path: Path, progr
     """Whatever it says or does, it ends as a labelled gap; its changes are dropped, the run goes on."""
     agency = Agency(tmp_path, f"open('left', 'w').close()\n{program}\n", sandbox="{limits: {wall: 2s}}")
     done = agency.run(request="go")
-    found = handoff(agency, done.run)
+    found = agency.handoff(done.run)
     assert ("done", "failed", True) == (done.status, found["status"], reason in found["risks"][0]["text"])
     assert [] == [change for item in agency.staged(done.run) for change in item.layer.changes]
-
-
-@pytest.mark.req("COMMAND-9")
-def test_a_hostile_program_leaves_nothing_and_reaches_nobody(tmp_path: Path) -> None:
-    """Daemons die with it, no other agent's socket or key is there, and its own way out leads to its own tools only."""
-    hostile = """
-        import glob, socket, subprocess
-        subprocess.Popen(["sh", "-c", "setsid sleep 98765 & (setsid sleep 98765 &)"], start_new_session=True)
-        if os.fork() == 0:
-            os.setsid()
-            os.fork()
-            os.execvp("sleep", ["sleep", "98765"])
-        sockets = glob.glob("/run/midwatch*/**", recursive=True) + glob.glob("/tmp/**/*.sock", recursive=True)
-        def reached(path):
-            try:
-                socket.socket(socket.AF_UNIX).connect(path)
-                return True
-            except OSError:
-                return False
-        keys = [name for name, value in os.environ.items() if "KEY" in name and value != "midwatch-holds-the-key"]
-        hand(risks=[json.dumps([[path for path in sockets if reached(path)], keys,
-                                sorted(tool["name"] for tool in kernel("/midwatch/tools")[1]["tools"]),
-                                kernel("/midwatch/tools/ops.log", {"line": "as worker"}, {"host": "worker"})[1]["error"]["code"]])])
-        """
-    agency = Agency(tmp_path, "hand()", other=hostile)
-    done = agency.run(request="go")
-    assert [["/run/midwatch/broker.sock"], [], ["ops.look"], "unknown_tool"] == told(agency, done.run, "other")
-    assert [] == living("98765")
-
-
-@pytest.mark.req("COMMAND-10")
-def test_a_kernel_that_dies_takes_the_program_along_and_bills_nothing_twice(tmp_path: Path) -> None:
-    """Killed after two answers of the model and one action, resumed: the provider was asked once for each question."""
-    agency = Agency(
-        tmp_path,
-        """
-        first = chat("first")[0]
-        call("ops.log", line="only once")
-        second = chat("second")[0]
-        if os.path.exists("/workspace/die"):
-            import subprocess
-            subprocess.Popen(["sleep", "87654"], start_new_session=True)
-        call("ops.crash", what="here")
-        third = chat("third")[0]
-        open("made", "w").close()
-        hand(risks=[json.dumps([first, second, third, sorted(os.listdir("."))])])
-        """,
-    )
-    (agency.work / "die").touch()
-    dead = agency.process(request="go")
-    assert (-9, 2, ["log only once"]) == (dead.returncode, len(agency.bills("worker")), agency.calls("log"))
-    assert [] == gone("87654")
-    done = agency.run(resume=agency.freed())
-    assert ("done", [200, 200, 200, ["calls", "made"]]) == (done.status, told(agency, done.run))
-    assert (3, ["log only once"]) == (len(agency.bills("worker")), agency.calls("log"))
-
-
-@pytest.mark.req("COMMAND-5")
-@pytest.mark.req("COMMAND-10")
-def test_an_action_that_nobody_saw_end_waits_for_a_person(tmp_path: Path) -> None:
-    """The kernel dies within an action of the program: it is in doubt, a person says that it was done, and it is not done again."""
-    agency = Agency(
-        tmp_path,
-        'hand(risks=[json.dumps([call("ops.deploy", target="PRODUCTION")["ok"], call("ops.look", what="x")["ok"]])])',
-    )
-    agency.say(agency.run(request="go").gates[0])
-    (agency.work / "die").touch()
-    run = agency.only()
-    dead = agency.process(run)
-    (agency.work / "die").unlink()
-    doubted = agency.run(resume=agency.freed())
-    assert (-9, "waiting", 1, ()) == (dead.returncode, doubted.status, len(doubted.in_doubt), doubted.gates)
-    with wiring.open_store(agency.home) as store:
-        control.resolve(store, doubted.in_doubt[0], word="done", by="ann", at_us=wiring.clock())
-    done = agency.run(resume=run)
-    assert ("done", [True, True], ["deploy PRODUCTION"]) == (done.status, told(agency, run), agency.calls("deploy"))
-
-
-KILLER = """
-import os, signal, sys
-from pathlib import Path
-from midwatch import wiring
-def seen(event):
-    if event.agent == "worker" and [event.kind, event.data.get("tool", "-")] == sys.argv[4:6]:
-        os.kill(os.getpid(), signal.SIGKILL)
-with wiring.open(sys.argv[1], home=sys.argv[2], workdir=Path(sys.argv[3]), environ={"USER": "ann"}, on_event=seen) as kernel:
-    kernel.run("go")
-"""
-
-
-@pytest.mark.req("COMMAND-10")
-@pytest.mark.parametrize(
-    ("kind", "tool", "starts"),
-    [("intent", "-", 2), ("finished", "-", 2), ("intent", "ops.log", 2), ("finished", "command:worker", 1)],
-    ids=["model-asked", "model-answered", "action-begun", "program-ended"],
-)
-def test_wherever_the_kernel_dies_nothing_is_billed_or_done_twice(
-    tmp_path: Path, kind: str, tool: str, starts: int
-) -> None:
-    """Killed as an event is on record, resumed: each question once, the action once, the file once."""
-    agency = Agency(
-        tmp_path,
-        """
-        said = [chat(word)[1]["choices"][0]["message"]["content"] for word in ("first", "second")]
-        call("ops.log", line="once")
-        open("made", "w").write("".join(said))
-        hand(changed=[("made", json.load(sys.stdin)["evidence"])])
-        """,
-    )
-    argv = [sys.executable, "-c", KILLER, str(agency.fleet), str(agency.home), str(agency.work), kind, tool]
-    assert -9 == subprocess.run(argv, check=False, capture_output=True, timeout=90).returncode
-    done = agency.run(resume=agency.freed())
-    if done.in_doubt:  # it had begun when nobody was left to see it: here it had not
-        with wiring.open_store(agency.home) as store:
-            control.resolve(store, done.in_doubt[0], word="retry", by="ann", at_us=wiring.clock())
-        done = agency.run(resume=done.run)
-    made = [change.path for item in agency.staged(done.run) for change in item.layer.changes if change.op == "created"]
-    begun = [event for event in agency.events(done.run, "intent") if event.data.get("tool") == "command:worker"]
-    assert ("done", 2, ["log once"], ["made"]) == (done.status, len(agency.bills("worker")), agency.calls(), made)
-    assert starts <= len(begun) <= starts + 1
 
 
 @pytest.mark.req("COMMAND-11")
@@ -424,7 +297,7 @@ def test_a_program_that_is_another_one_now_is_not_run(tmp_path: Path) -> None:
     with agency.opened() as kernel:
         (agency.fleet / "agent.py").write_text("print('somebody else')")
         result = kernel.run("go")
-    found = handoff(agency, result.run)
+    found = agency.handoff(result.run)
     assert ("failed", []) == (found["status"], agency.calls())
     (agency.fleet / "agent.py").write_text("print('a third one')")
     with agency.opened() as kernel:
@@ -432,35 +305,6 @@ def test_a_program_that_is_another_one_now_is_not_run(tmp_path: Path) -> None:
     (agency.fleet / "agent.py").write_text("print('a fourth one')")
     with agency.opened() as kernel:
         assert digest != kernel.fleet.digest
-
-
-@pytest.mark.req("COMMAND-12")
-def test_a_cancel_stops_the_program_at_once(tmp_path: Path) -> None:
-    """A program that never ends is dead within the second that a run takes to stop, and so is what it started."""
-    agency = Agency(
-        tmp_path,
-        """
-        import subprocess
-        call("ops.log", line="begun")
-        subprocess.Popen(["sleep", "76543"])
-        while True:
-            pass
-        """,
-    )
-    with ThreadPoolExecutor() as pool:
-        running = pool.submit(agency.process, request="go")
-        assert ["log begun"] == until(lambda: agency.calls("log")), "the program is under way"
-        assert until(lambda: living("76543"))
-        run = agency.only()
-        began = time.monotonic()
-        with wiring.open_store(agency.home) as store:
-            control.cancel(store, run, by="ann", reason="enough", at_us=wiring.clock())
-        assert [] == gone("76543")
-        took = time.monotonic() - began
-        ended = running.result(timeout=60)
-    row = next(row for row in agency.effects() if row.tool == "command:worker")
-    assert ([run, "cancelled"], "retry") == (json.loads(ended.stdout), row.status)
-    assert took < 3
 
 
 @pytest.mark.req("COMMAND-13")
@@ -475,11 +319,11 @@ def test_its_tools_act_beside_it_and_what_meets_at_one_path_is_refused(tmp_path:
     apart = Agency(tmp_path / "apart", program.replace("PLACE", '"own.txt"'), own=own)
     done = apart.run(request="go")
     made = {change.path for item in apart.staged(done.run) for change in item.layer.changes if change.op == "created"}
-    assert (True, {"shared.txt", "own.txt"}) == (told(apart, done.run), made)
+    assert (True, {"shared.txt", "own.txt"}) == (apart.told(done.run), made)
     met = Agency(tmp_path / "met", program.replace("PLACE", '"shared.txt"'), own=own)
     done = met.run(request="go")
     made = {change.path for item in met.staged(done.run) for change in item.layer.changes if change.op == "created"}
-    assert ("failed", {"shared.txt"}) == (handoff(met, done.run)["status"], made)
+    assert ("failed", {"shared.txt"}) == (met.handoff(done.run)["status"], made)
 
 
 @pytest.mark.req("COMMAND-1")
@@ -516,39 +360,6 @@ def test_a_program_runs_in_docker_as_in_bubblewrap(
         sandbox="docker",
     )
     done = agency.run(request="go")
-    assert ("done", {"found": "disk"}) == (done.status, told(agency, done.run))
+    assert ("done", {"found": "disk"}) == (done.status, agency.told(done.run))
     made = [change.path for item in agency.staged(done.run) for change in item.layer.changes if change.op == "created"]
     assert ["made.txt"] == made
-
-
-def until(look: Callable[[], list[str]]) -> list[str]:
-    """Look until there is something, for at most half a minute."""
-    for _ in range(600):
-        found = look()
-        if found:
-            return found
-        select.select([], [], [], 0.05)
-    return []
-
-
-def living(marker: str) -> list[str]:
-    """Give the command lines on this machine that hold a word."""
-    found = []
-    for place in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = place.read_bytes().decode(errors="replace").split("\0")
-        except OSError:
-            continue
-        if marker in words:
-            found.append(" ".join(words))
-    return found
-
-
-def gone(marker: str) -> list[str]:
-    """Give what is still living once the launcher has had its time to see that its kernel is dead."""
-    for _ in range(200):
-        found = living(marker)
-        if not found:
-            return []
-        select.select([], [], [], 0.05)
-    return found
