@@ -5,4 +5,5 @@ REQUIREMENTS: dict[str, str] = {
     "ISOLATION-2": "What a call asks of the network is on record with that call, and acts in the name of no other.",
     "ISOLATION-3": "No call can change what the next one imports or executes as a tool.",
     "ISOLATION-4": "What a sandbox is shown to import from holds neither Midwatch's home nor the folder a person works in.",
+    "ISOLATION-5": "Whoever must say yes to a commit sees what needs that yes, and is told of everything that is not shown.",
 }

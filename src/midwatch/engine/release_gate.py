@@ -148,6 +148,8 @@ def _card(fleet: Fleet, planned: Planned, verdict: Ask, preview: str) -> dict[st
             "kind": item.change.kind,
             "size": item.change.size,
             "sha256": item.change.sha256,
+            **({} if item.change.mode is None else {"mode": f"{item.change.mode:04o}"}),
+            **({} if item.change.target is None else {"target": item.change.target}),
             "person": list(item.person),
         }
         for item in planned.chosen
@@ -184,8 +186,11 @@ def _preview(planned: Planned) -> str:
         except SandboxError as lost:
             parts.append(f"  its body cannot be read, so it will not be sent: {lost}\n")
             continue
-        text = body.decode("utf-8", "replace")[:_BODY]
-        parts += [f"  {line}\n" for line in text.splitlines()]
+        parts += [f"  {name}: {value}\n" for name, value in request.headers]
+        text = body.decode("utf-8", "replace")
+        parts += [f"  {line}\n" for line in text[:_BODY].splitlines()]
+        if len(text) > _BODY or len(body) > 4 * _BODY:
+            parts.append(f"  … the rest of its body is not shown; sha256 {request.body}\n")
     return "".join(parts)
 
 
