@@ -1,0 +1,274 @@
+"""Reading: a mandate out of a request, by a deterministic reader where there is no model; it sees the request and the tools, nothing else.
+
+In:   the request's text and label, the fleet's tool contracts, the operator's knobs. Out: a root `Mandate`, `by` naming this reader.
+May import: `canon`, `slots`, `mandates`, `roles`, tools' contract. Must not know: results, benchmarks, what a tool's words mean.
+
+    called for   the request holds enough of the words by which a tool names itself; rare words of a name count more than common ones
+    addresses    an email, URL, account or file name takes those that the request spells out
+    names        a `name` takes names that the request mentions: quoted, capitalised, or beside the word by which the argument is called
+    ids          an `id:x` takes what a service gave as `id:x`, in a result for which the request named what to look for
+    look-ups     an address takes what a service's directory gave for something that the request named
+    knobs        the operator may bound amounts, enumerate choices, and let a named source choose a value (`delegate`)
+
+Why no list of verbs: the only vocabulary is the one that the tools' authors wrote. A request in other words is not understood, and then a
+person is asked: that is the price, and it is counted (`bench/agentdojo`).
+Source: CONTAINMENT.md, clauses 11, 12, 17.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Final
+
+from midwatch.containment.canon import Canonical, canonical, words
+from midwatch.containment.mandates import Line, Mandate
+from midwatch.containment.roles import kinds, needs_reach, places_of
+from midwatch.containment.slots import FromField, Mentioned, OneOf, Slot, UpTo, one_of
+from midwatch.records.label import Label
+from midwatch.tools.contract import ToolContract
+
+__all__ = ["BY", "Knob", "Reader", "called_for"]
+
+BY: Final = "deterministic reader of the request"
+NEEDED: Final = 0.5
+"""Share of a tool's own name that the request must hold, by weight of its words."""
+
+LONGEST: Final = 8
+"""Words of a name or of what is looked for."""
+
+CALLS: Final = 10
+_MOST_WORDS: Final = 2_000
+_ADDRESSES: Final = frozenset({"email", "url", "iban", "path"})
+_QUOTED: Final = re.compile(r"'([^'\n]{1,200})'(?![A-Za-z])|\"([^\"\n]{1,200})\"|“([^”\n]{1,200})”|`([^`\n]{1,200})`")
+_CAPITAL: Final = re.compile(r"\b[A-Z][\w&'’.-]*(?:[ ][A-Z][\w&'’.-]*){0,4}")
+_FILE: Final = re.compile(r"[\w./-]{1,200}\.[A-Za-z0-9]{1,5}\b")
+_TYPED: Final = {
+    "email": re.compile(r"[A-Za-z0-9.!#$%&*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,8}"),
+    "url": re.compile(r"(?:https?://|www\.)[^\s<>\"'`\\|{}()]{1,2000}"),
+    "iban": re.compile(r"\b[A-Z]{2}[0-9]{2}[A-Z0-9]{8,30}\b"),
+    "path": _FILE,
+}
+_ENDINGS: Final = ("ations", "ation", "ings", "ing", "ies", "ions", "ion", "ers", "er", "ed", "es", "s", "e", "y")
+_EMPTY: Final = frozenset(
+    (
+        "a",
+        "an",
+        "the",
+        "of",
+        "to",
+        "for",
+        "in",
+        "on",
+        "by",
+        "with",
+        "from",
+        "and",
+        "or",
+        "all",
+        "get",
+        "my",
+        "me",
+        "is",
+        "it",
+        "this",
+        "that",
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Knob:
+    """What the operator says about one argument, in the fleet's policies.
+
+    Attributes:
+        delegate: a source that the request names may choose the value, whoever wrote it. The residual: whoever controls that source.
+        most: of one call and of all calls together. values: the only ones that are taken without a person.
+    """
+
+    delegate: bool = False
+    most: Decimal | None = None
+    values: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Spoken:
+    """A request, taken apart once."""
+
+    text: str
+    words: tuple[str, ...]
+    stems: frozenset[str]
+    phrases: frozenset[tuple[str, ...]]
+    names: frozenset[tuple[str, ...]]
+    typed: Mapping[str, frozenset[Canonical]]
+    quoted: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Reads requests for one fleet.
+
+    Attributes:
+        contracts: every tool that the run's agents may use. knobs: by tool and argument.
+        calls: of one line, at most.
+    """
+
+    contracts: Sequence[ToolContract]
+    knobs: Mapping[str, Mapping[str, Knob]] = field(default_factory=dict)
+    calls: int = CALLS
+
+    def read(self, request: str, issuer: Label, *, name: str = "root", expires_us: int | None = None) -> Mandate:
+        """Give the root mandate: a line for each tool that the request calls for and for whose arguments it binds something."""
+        spoken = _take_apart(request)
+        weights = _weights(self.contracts)
+        lines = []
+        for contract in self.contracts:
+            if contract.effect == "pure" or (contract.effect == "read" and not contract.open_world):
+                continue
+            if contract.effect != "read" and not called_for(spoken.stems, contract, weights):
+                continue
+            lines.append(self._line(contract, spoken, weights))
+        return Mandate(name, issuer, tuple(lines), BY, expires_us)
+
+    def _line(self, contract: ToolContract, spoken: _Spoken, weights: Mapping[str, float]) -> Line:
+        slots: dict[str, tuple[Slot, ...]] = {}
+        totals: dict[str, Decimal] = {}
+        for place in places_of(contract):
+            if not needs_reach(contract.effect, place.role):
+                continue
+            knob = self.knobs.get(contract.name, {}).get(place.name, Knob())
+            made = tuple(self._slots(place.name, place.role, place.kind, knob, spoken, weights))
+            if made:
+                slots[place.name] = made
+            if knob.most is not None:
+                totals[place.name] = knob.most
+        return Line(contract.name, contract.name, slots, self.calls, totals)
+
+    def _slots(
+        self, name: str, role: str, kind: str | None, knob: Knob, spoken: _Spoken, weights: Mapping[str, float]
+    ) -> Iterator[Slot]:
+        if knob.most is not None:
+            yield UpTo(knob.most)
+            return
+        if knob.values:
+            yield one_of(*knob.values, kind=kind)
+            return
+        family = (kind or "").partition(":")[0]
+        if family in _ADDRESSES:
+            yield OneOf(spoken.typed.get(family, frozenset()))
+        elif family == "name":
+            yield Mentioned(spoken.names | _beside(spoken, name))
+        elif role in {"command", "credential"}:
+            yield one_of(*spoken.quoted, kind=kind)
+        if family in {"id", "name", *_ADDRESSES}:
+            yield from self._looked_up(kind or "", spoken)
+        if knob.delegate:
+            yield from self._delegated(kind or "", spoken)
+
+    def _looked_up(self, kind: str, spoken: _Spoken) -> Iterator[FromField]:
+        """Fields of this kind that a service wrote, of reads whose selectors the request names."""
+        for contract, path, author in self._readable(kind):
+            if author == "service":
+                yield FromField(contract.name, path, self._where(contract, spoken, chained=True))
+
+    def _delegated(self, kind: str, spoken: _Spoken) -> Iterator[FromField]:
+        """Fields, and typed words within texts, of a source that the request names; it must be named, so it must have a selector."""
+        for contract in self.contracts:
+            where = self._where(contract, spoken)
+            if contract.effect == "read" and where:
+                yield FromField(contract.name, "", where, inside=kind in {"email", "url", "iban"})
+
+    def _where(
+        self, contract: ToolContract, spoken: _Spoken, *, chained: bool = False
+    ) -> tuple[tuple[str, tuple[Slot, ...]], ...]:
+        """Bind the texts by which a read selects to what the request says, or, `chained`, to what a service listed for it.
+
+        Dates and numbers are short and bind nothing.
+        """
+        bound: list[tuple[str, tuple[Slot, ...]]] = []
+        required = set(contract.input_schema.get("required") or ())
+        for place in places_of(contract):
+            if place.name not in required or not place.text or place.kind in {"date", "number"}:
+                continue
+            listed: list[Slot] = []
+            if chained and place.kind is not None:
+                listed = [
+                    FromField(other.name, path)
+                    for other, path, author in self._readable(place.kind)
+                    if author == "service"
+                ]
+            bound.append((place.name, (Mentioned(spoken.phrases), *listed)))
+        return tuple(bound)
+
+    def _readable(self, kind: str) -> Iterator[tuple[ToolContract, str, str]]:
+        for contract in self.contracts:
+            for path, found in kinds(contract.output_schema).items():
+                if found == kind:
+                    yield contract, path, contract.out(path).author
+
+
+def called_for(stems: frozenset[str], contract: ToolContract, weights: Mapping[str, float]) -> bool:
+    """Say whether a request with these stems holds enough of the words by which the tool names itself.
+
+    What destroys, or gives power, must be called by its first word, which says what is done; a thing's name alone is not enough.
+    """
+    own = _own(contract)
+    total = sum(weights.get(word, 1.0) for word in own)
+    held = sum(weights.get(word, 1.0) for word in own if word in stems)
+    if not own or held < NEEDED * total:
+        return False
+    return contract.effect == "write" or own[0] in stems
+
+
+def _own(contract: ToolContract) -> tuple[str, ...]:
+    """Give the stems of a tool's own name, without its namespace."""
+    parts = contract.name.split(".", 1)[-1].replace(".", "_").split("_")
+    return tuple(dict.fromkeys(stem(part) for part in parts if part and part not in _EMPTY))
+
+
+def _weights(contracts: Sequence[ToolContract]) -> Mapping[str, float]:
+    seen: dict[str, int] = {}
+    for contract in contracts:
+        for word in _own(contract):
+            seen[word] = seen.get(word, 0) + 1
+    return {word: math.log(1 + len(contracts) / count) for word, count in seen.items()}
+
+
+def stem(word: str) -> str:
+    """Take off an ending, so that `reserve` and `reservation` are one word; rough on purpose, and the same for both sides."""
+    plain = word.casefold()
+    for _ in range(2):
+        for ending in _ENDINGS:
+            if plain.endswith(ending) and len(plain) - len(ending) >= 3:
+                plain = plain.removesuffix(ending)
+                break
+    return plain
+
+
+def _take_apart(text: str) -> _Spoken:
+    spoken = words(text)[:_MOST_WORDS]
+    phrases = frozenset(
+        spoken[at : at + size] for size in range(1, LONGEST + 1) for at in range(len(spoken) - size + 1)
+    )
+    quoted = tuple(next(part for part in found if part) for found in _QUOTED.findall(text) if any(found))
+    capital = {words(found[0]) for found in _CAPITAL.finditer(text)}
+    parts = {each[at:end] for each in capital for at in range(len(each)) for end in range(at + 1, len(each) + 1)}
+    names = frozenset(name for name in {*parts, *map(words, quoted)} if name and not set(name) <= _EMPTY)
+    typed = {}
+    for kind, pattern in _TYPED.items():
+        made = {canonical(found[0].rstrip(".,;:!?"), kind) for found in pattern.finditer(text)}
+        typed[kind] = frozenset(item for item in made if item is not None)
+    return _Spoken(text, spoken, frozenset(map(stem, spoken)), phrases, names, typed, quoted)
+
+
+def _beside(spoken: _Spoken, name: str) -> frozenset[tuple[str, ...]]:
+    """Give the words that stand right before or after the word by which the argument is called: `the general channel`."""
+    own = {stem(part) for part in re.split(r"[._]", name) if part not in _EMPTY}
+    found = set()
+    for at, word in enumerate(spoken.words):
+        if stem(word) in own:
+            found |= {(spoken.words[near],) for near in (at - 1, at + 1) if 0 <= near < len(spoken.words)}
+    return frozenset(each for each in found if each[0] not in _EMPTY)

@@ -1,0 +1,307 @@
+"""Clauses 11, 12, 13, 15: what a mandate binds, slot by slot."""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from midwatch.containment.canon import canonical
+from midwatch.containment.mandates import Balance, Line, Mandate, Refused, issue
+from midwatch.containment.slots import FromField, Mentioned, OneOf, Pattern, Slot, UpTo, accepts, narrower, one_of
+from midwatch.records.decision import Allowed, Ask
+from midwatch.records.label import OPERATOR, Cause, label
+from midwatch.tools.contract import ArgContract, OutContract
+from tests.attack.containment.acting import ASKED, TAINTED, contract, judged, seen, trail
+
+PAY = contract(
+    "bank.pay",
+    args={"to": ArgContract("to", "target"), "amount": ArgContract("amount", "quantity")},
+    formats={"to": "iban"},
+)
+ANNA, BEN, EVE = "GB29NWBK60161331926819", "DE89370400440532013000", "FR7630006000011234567890189"
+FILE = contract(
+    "files.read",
+    "read",
+    args={"path": ArgContract("path", "selector")},
+    outs={"iban": (OutContract("iban", "third_party"), "iban"), "text": (OutContract("text"), None)},
+)
+BILL = Line(
+    "bill",
+    "bank.pay",
+    {"to": (FromField("files.read", "iban", (("path", (one_of("bill.txt"),)),)),), "amount": (UpTo(Decimal(100)),)},
+)
+
+
+def pay(to: Any, amount: Any, *lines: Line, **more: Any) -> Any:
+    """Judge a payment by a tainted context."""
+    return judged(PAY, {"to": to, "amount": amount}, TAINTED, lines=lines, **more).verdict
+
+
+@pytest.mark.req("CLAUSE-11")
+def test_attack_values_of_two_lines_do_not_combine() -> None:
+    """A recipient from one line and an amount from another is no line."""
+    lines = (
+        Line("a", "bank.pay", {"to": (one_of(ANNA, kind="iban"),), "amount": (UpTo(Decimal(10)),)}),
+        Line("b", "bank.pay", {"to": (one_of(BEN, kind="iban"),), "amount": (UpTo(Decimal(1000)),)}),
+    )
+    assert isinstance(pay(ANNA, 1000, *lines), Ask)
+    assert isinstance(pay(ANNA, 10, *lines), Allowed)
+    assert isinstance(pay(BEN, 1000, *lines), Allowed)
+
+
+@pytest.mark.req("CLAUSE-11")
+def test_attack_a_slot_that_the_line_does_not_have_takes_nothing() -> None:
+    """Every value that needs reach must be bound, not only the ones that the line names."""
+    line = Line("a", "bank.pay", {"to": (one_of(ANNA, kind="iban"),)})
+    assert isinstance(pay(ANNA, 1, line), Ask)
+    assert isinstance(pay([ANNA, EVE], 1, Line("b", "bank.pay", {**line.slots, "amount": (UpTo(Decimal(1)),)})), Ask)
+
+
+@pytest.mark.req("CLAUSE-11")
+def test_attack_a_source_field_is_that_field_of_that_call() -> None:
+    """The same account from another file, from another field, or within a text, is not what the slot names."""
+    for value, path in (({"iban": EVE}, "other.txt"), ({"text": EVE}, "bill.txt"), ({"iban": f"to {EVE}"}, "bill.txt")):
+        run = trail("pay bill.txt")
+        run.add(seen(FILE, value, path=path))
+        assert isinstance(judged(PAY, {"to": EVE, "amount": 5}, trail=run, lines=(BILL,)).verdict, Ask)
+
+
+@pytest.mark.req("CLAUSE-11")
+def test_twin_the_named_source_field_chooses() -> None:
+    """What the named file gives in the named field is what the slot takes, written with spaces or not."""
+    run = trail("pay bill.txt")
+    run.add(seen(FILE, {"iban": "DE89 3704 0044 0532 0130 00"}, path="bill.txt"))
+    ruling = judged(PAY, {"to": BEN, "amount": 5}, trail=run, lines=(BILL,))
+    assert isinstance(ruling.verdict, Allowed)
+    assert ruling.cover is not None
+    assert {"amount": Decimal(5)} == dict(ruling.cover.amounts)
+
+
+@pytest.mark.req("CLAUSE-12")
+def test_attack_a_value_that_stands_in_the_request_binds_nothing() -> None:
+    """Mentioned in a trusted text is not bound to this slot: without a line it is the context's choice."""
+    run = trail(f"never pay {EVE}")
+    run.add(seen(contract("web.read", "read", args={}), {"x": "pay"}))
+    assert isinstance(judged(PAY, {"to": EVE, "amount": 5}, trail=run).verdict, Ask)
+
+
+@pytest.mark.req("CLAUSE-12")
+@pytest.mark.parametrize(
+    "value", [True, False, 7, 7.0, "7", "12", "2026-11-25", "2026-11-25T10:00:00Z", "ab", "1,200", ""]
+)
+def test_attack_short_values_never_match_by_occurrence(value: Any) -> None:
+    """A truth value, a number, a date, a short text stand everywhere, so they have no origin."""
+    run = trail({"a": value, "b": [value]})
+    assert {} == run.trace(contract(args={"to": None}), {"to": value}).labels
+
+
+@pytest.mark.req("CLAUSE-12")
+def test_twin_a_whole_field_of_the_request_is_the_requests() -> None:
+    """A value that is one whole field of the input carries the requester's label, whatever was read since."""
+    run = trail({"to": "ben@example.org"})
+    run.add(seen(contract("web.read", "read", args={}), {"x": "y"}))
+    assert {"to": ASKED} == dict(run.trace(contract(), {"to": "ben@example.org"}).labels)
+
+
+@pytest.mark.req("CLAUSE-12")
+@pytest.mark.parametrize(
+    "value", [math.nan, math.inf, -math.inf, -1, 2**64, 2**53, True, "5", None, [5, 1e300], Decimal("NaN")]
+)
+def test_attack_no_amount_that_is_none(value: Any) -> None:
+    """NaN, infinities, negative and inexact numbers, truth values and texts are no amounts."""
+    line = Line("a", "bank.pay", {"to": (one_of(ANNA, kind="iban"),), "amount": (UpTo(Decimal(10) ** 15),)})
+    assert not isinstance(pay(ANNA, value, line), Allowed) or value is None
+    assert not accepts(UpTo(Decimal(10) ** 15), value)
+
+
+@pytest.mark.req("CLAUSE-12")
+def test_one_and_true_and_the_text_one_are_three_things() -> None:
+    """An enumerated set takes the value of the kind that it enumerates."""
+    assert not accepts(one_of(1), True)
+    assert not accepts(one_of(1), "1")
+    assert not accepts(one_of("1"), 1)
+    assert accepts(one_of(1), 1.0)
+    assert accepts(one_of(False), False)
+    assert not accepts(one_of("17", kind="id:mail"), "17", "id:file")
+    assert not accepts(one_of(), "x")
+
+
+@pytest.mark.req("CLAUSE-12")
+def test_attack_a_mentioned_name_is_no_address() -> None:
+    """Names are taken for names only: a mentioned word is no account, no command."""
+    slot = Mentioned(frozenset({("eve",)}))
+    assert accepts(slot, "Eve", "name")
+    assert accepts(slot, "Eve", "name:user")
+    assert not accepts(slot, "eve", "path")
+    assert not accepts(slot, "eve", None)
+    assert not accepts(slot, "Eve's", "name")
+
+
+@pytest.mark.req("CLAUSE-13")
+@pytest.mark.parametrize(
+    "line",
+    [
+        Line("c", "bank.refund", {"to": (one_of(ANNA, kind="iban"),)}, parent="p"),
+        Line("c", "bank.pay", {"to": (one_of(EVE, kind="iban"),)}, parent="p"),
+        Line("c", "bank.pay", {"to": (Mentioned(frozenset()),)}, parent="p"),
+        Line("c", "bank.pay", {"amount": (UpTo(Decimal(101)),)}, parent="p"),
+        Line("c", "bank.pay", {"note": (one_of("x"),)}, parent="p"),
+        Line("c", "bank.pay", {}, most=3, parent="p"),
+        Line("c", "bank.pay", {}, totals={"amount": Decimal(201)}, parent="p"),
+        Line("c", "bank.pay", {}, parent="other"),
+        Line("c", "bank.pay", {}),
+        Line("c", "bank.pay", {}, most=-1, parent="p"),
+        Line("c", "bank.pay", {}, most=True, parent="p"),
+        Line("c", "bank.pay", {"amount": (UpTo(Decimal("NaN")),)}, parent="p"),
+    ],
+)
+def test_attack_a_child_never_holds_more_than_its_parent(line: Line) -> None:
+    """Another tool, another value, a wider bound, a larger cap, an unknown line: refused."""
+    assert isinstance(issue(_parent(), Mandate("child", ASKED, (line,), expires_us=5, parent="root")), Refused)
+
+
+@pytest.mark.req("CLAUSE-13")
+def test_attack_a_child_does_not_outlive_or_outgrow_its_parent() -> None:
+    """Expiry, the issuer's causes, an unknown parent, the same name again, and too deep a chain are refused."""
+    balance = _parent()
+    line = Line("c", "bank.pay", {"to": (one_of(ANNA, kind="iban"),)}, parent="p")
+    for child in (
+        Mandate("child", ASKED, (line,), expires_us=11, parent="root"),
+        Mandate("child", ASKED, (line,), parent="root"),
+        Mandate("child", OPERATOR, (line,), expires_us=5, parent="root"),
+        Mandate("child", ASKED, (line,), expires_us=5, parent="nobody"),
+        Mandate("root", ASKED, (), expires_us=5),
+        Mandate("child", ASKED, (line, line), expires_us=5, parent="root"),
+    ):
+        assert isinstance(issue(balance, child), Refused), child
+    above, line_above = "root", "p"
+    for depth in range(20):
+        made = issue(
+            balance,
+            Mandate(f"m{depth}", ASKED, (Line("p", "bank.pay", {}, parent=line_above),), expires_us=5, parent=above),
+        )
+        if isinstance(made, Refused):
+            assert depth == 15
+            return
+        balance, above, line_above = made, f"m{depth}", "p"
+    raise AssertionError("mandates were cut without an end")
+
+
+@pytest.mark.req("CLAUSE-13")
+def test_twin_a_narrower_child_is_issued_and_used() -> None:
+    """Fewer values, a smaller bound, its own cap within the parent's rest."""
+    line = Line(
+        "c", "bank.pay", {"to": (one_of(ANNA, kind="iban"),), "amount": (UpTo(Decimal(5)),)}, most=1, parent="p"
+    )
+    made = issue(
+        _parent(),
+        Mandate("child", label({*ASKED.causes, Cause("agent", "ceo")}), (line,), expires_us=10, parent="root"),
+    )
+    assert isinstance(made, Balance)
+    assert {"root", "child"} == set(made.mandates)
+
+
+def _parent() -> Balance:
+    line = Line(
+        "p",
+        "bank.pay",
+        {"to": (one_of(ANNA, BEN, kind="iban"),), "amount": (UpTo(Decimal(100)),)},
+        most=2,
+        totals={"amount": Decimal(200)},
+    )
+    made = issue(Balance(), Mandate("root", ASKED, (line,), expires_us=10))
+    assert isinstance(made, Balance)
+    return made
+
+
+URL = Pattern("url", "https://*.example.org/docs/**")
+PATH = Pattern("path", "reports/**")
+MAIL = Pattern("email", "*@example.org")
+HOST = Pattern("host", "*.example.org")
+
+
+@pytest.mark.req("CLAUSE-15")
+@pytest.mark.parametrize(
+    ("slot", "value"),
+    [
+        (URL, "http://a.example.org/docs/x"),
+        (URL, "https://a.example.org:8443/docs/x"),
+        (URL, "https://a.example.org.evil.example/docs/x"),
+        (URL, "https://example.org/docs/x"),
+        (URL, "https://evil.example/?https://a.example.org/docs/x"),
+        (URL, "https://a.example.org@evil.example/docs/x"),
+        (URL, "https://a.example.org/docs/../admin"),
+        (URL, "https://a.example.org/docs/%2e%2e/admin"),
+        (URL, "https://a.example.org/docs%2f..%2fadmin"),
+        (URL, "https://a.example.org/docs/x?data=secret"),
+        (URL, "https://a.example.org\\@evil.example/docs/x"),
+        (URL, "https://a.example.org/docs/x#y"),
+        (URL, "https://a.example.org/docs/x\n"),
+        (URL, "//a.example.org/docs/x"),
+        (PATH, "reports/../etc/passwd"),
+        (PATH, "reports/../../reports/x"),
+        (PATH, "/reports/x"),
+        (PATH, "reports\x00/x"),
+        (PATH, "Reports/x"),
+        (MAIL, "eve@example.org.evil.example"),
+        (MAIL, "eve@evil.example"),
+        (MAIL, "eve@example.org, x@evil.example"),
+        (MAIL, '"a@example.org"@evil.example'),
+        (HOST, "example.org"),
+        (HOST, "aexample.org"),
+        (HOST, "a.ехample.org"),
+        (Pattern("host", "127.0.0.1"), "0x7f.1"),
+        (Pattern("host", "127.0.0.1"), "2130706433"),
+        (Pattern("regex", ".*"), "anything"),
+        (Pattern("url", "**"), "https://a.example.org/"),
+        (PATH, 7),
+        (PATH, None),
+    ],
+)
+def test_attack_patterns_are_not_fooled_by_how_a_value_is_written(slot: Slot, value: Any) -> None:
+    """Another scheme, port, host, user, path, query; escapes, dots, look-alikes: none of them is what the pattern means."""
+    assert not accepts(slot, value, getattr(slot, "kind", None))
+
+
+@pytest.mark.req("CLAUSE-15")
+@pytest.mark.parametrize(
+    ("slot", "value"),
+    [
+        (URL, "https://a.example.org/docs/x/y"),
+        (URL, "HTTPS://A.Example.ORG:443/docs/./x"),
+        (URL, "https://bücher.example.org/docs/x"),
+        (PATH, "reports/x/../y.md"),
+        (PATH, "./reports/y.md"),
+        (MAIL, "ben@EXAMPLE.org"),
+        (HOST, "A.example.org."),
+        (Pattern("host", "xn--bcher-kva.example"), "bücher.example"),
+        (Pattern("host", "::1"), "0:0:0:0:0:0:0:1"),
+    ],
+)
+def test_twin_the_same_thing_written_otherwise_is_taken(slot: Slot, value: str) -> None:
+    """Case, default ports, dots in paths, international names: parsed, they are what the pattern means."""
+    assert accepts(slot, value, getattr(slot, "kind", None))
+
+
+@pytest.mark.req("CLAUSE-15")
+def test_equal_addresses_are_equal_however_written() -> None:
+    """One address has one canonical value."""
+    assert canonical("www.Example.org", "url") == canonical("http://www.example.org:80/", "url")
+    assert canonical("a@EXAMPLE.org", "email") == canonical("a@example.org", "email")
+    assert canonical("A@example.org", "email") != canonical("a@example.org", "email")
+    assert canonical("gb29 nwbk 6016 1331 9268 19", "iban") == canonical(ANNA, "iban")
+
+
+@pytest.mark.req("CLAUSE-13")
+def test_narrower_is_proven_never_guessed() -> None:
+    """A set lies within a set or a pattern of its kind; a pattern only within itself; nothing lies within what is not understood."""
+    assert narrower(one_of("reports/x", kind="path"), PATH)
+    assert not narrower(one_of("reports/x", "etc/x", kind="path"), PATH)
+    assert not narrower(one_of(), PATH)
+    assert not narrower(Pattern("path", "reports/x/**"), PATH)
+    assert narrower(PATH, PATH)
+    assert not narrower(one_of("x"), Mentioned(frozenset({("x",)})))
+    assert not narrower(OneOf(frozenset()), UpTo(Decimal(1)))

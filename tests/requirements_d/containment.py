@@ -1,0 +1,26 @@
+"""Requirements of causal containment: the clauses of `docs/CONTAINMENT.md` by their numbers, as far as they are pure."""
+
+REQUIREMENTS: dict[str, str] = {
+    "CLAUSE-1": "A label is causes and readers: a join is their union and intersection, equal labels are one, no cause is ever lost.",
+    "CLAUSE-2": "A label comes from the kernel alone: a payload about itself is data, and no label is unknown and readable by nobody.",
+    "CLAUSE-3": "An agent that only derived a value gives it no reach: an agent's own name as a cause brings nothing about.",
+    "CLAUSE-4": "What is read again carries the label of whatever of ours wrote it, by field where that is known, beside its author's.",
+    "CLAUSE-5": "Denials and errors join their label into the context, and no explanation quotes a value.",
+    "CLAUSE-6": "Each value of a call has its argument's role; an undeclared one is a command, at any depth, keys included.",
+    "CLAUSE-7": "What an argument refers to counts in the role in which it is used; an unknown referent is an unknown cause.",
+    "CLAUSE-8": "Content that somebody acts on, or that somebody executes, is a command; only content declared inert is content.",
+    "CLAUSE-9": "A service's id carries the service's label, what the call made carries the call's, and all else is a third party's.",
+    "CLAUSE-10": "A read that changes something is judged as that effect, and a contract says who sees that it happened.",
+    "CLAUSE-11": "A mandate's slots bind jointly: values of two lines never combine; a source field is the one named, of the call named.",
+    "CLAUSE-12": "A slot takes what its issuer bound to it, nothing that merely stands somewhere; short values never match by occurrence.",
+    "CLAUSE-13": "A mandate cut from another lies within it: tool, slots, caps, expiry, issuer.",
+    "CLAUSE-14": "What is spent is spent along the tree to the root, in one value: no way of splitting work allows more than the root did.",
+    "CLAUSE-15": "Patterns match the parsed value that is sent: addresses, paths after resolution, international names.",
+    "CLAUSE-16": "A payload that started a run issues nothing: without a mandate its content brings about no effect.",
+    "CLAUSE-17": "The deterministic reader sees the request and the contracts alone, names itself, and binds only what the request says.",
+    "CLAUSE-18": "What an agent may not do is denied whatever its causes; reach adds nothing to it.",
+    "CLAUSE-19": "Which values need reach follows the table of effect classes and roles; an unknown class or role needs it.",
+    "CLAUSE-20": "What is confined needs no reach, except for credentials; outside, the same call does.",
+    "CLAUSE-21": "It is asked where somebody has the reach that lacks, else denied; a fault denies; more causes never allow more.",
+    "CLAUSE-22": "Whoever would see an action must be a reader of all that went into it, or a target that the mandate names.",
+}
