@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import select
 import subprocess
 import sys
@@ -17,17 +18,20 @@ from midwatch import wiring
 from midwatch.engine import control
 from tests.scenario.agency import Agency
 
+MARK = f"86400.{os.getpid()}"
+"""What `sleep` is given, so that this test's own are found among the machine's processes. In programs it stands as `MARK`."""
+
 
 @pytest.mark.req("COMMAND-9")
 def test_a_hostile_program_leaves_nothing_and_reaches_nobody(tmp_path: Path) -> None:
     """Daemons die with it, no other agent's socket or key is there, and its own way out leads to its own tools only."""
     hostile = """
         import glob, socket, subprocess
-        subprocess.Popen(["sh", "-c", "setsid sleep 98765 & (setsid sleep 98765 &)"], start_new_session=True)
+        subprocess.Popen(["sh", "-c", "setsid sleep MARK & (setsid sleep MARK &)"], start_new_session=True)
         if os.fork() == 0:
             os.setsid()
             os.fork()
-            os.execvp("sleep", ["sleep", "98765"])
+            os.execvp("sleep", ["sleep", "MARK"])
         sockets = glob.glob("/run/midwatch*/**", recursive=True) + glob.glob("/tmp/**/*.sock", recursive=True)
         def reached(path):
             try:
@@ -40,10 +44,10 @@ def test_a_hostile_program_leaves_nothing_and_reaches_nobody(tmp_path: Path) -> 
                                 sorted(tool["name"] for tool in kernel("/midwatch/tools")[1]["tools"]),
                                 kernel("/midwatch/tools/ops.log", {"line": "as worker"}, {"host": "worker"})[1]["error"]["code"]])])
         """
-    agency = Agency(tmp_path, "hand()", other=hostile)
+    agency = Agency(tmp_path, "hand()", other=hostile.replace("MARK", MARK))
     done = agency.run(request="go")
     assert [["/run/midwatch/broker.sock"], [], ["ops.look"], "unknown_tool"] == agency.told(done.run, "other")
-    assert [] == living("98765")
+    assert [] == living(MARK)
 
 
 @pytest.mark.req("COMMAND-10")
@@ -57,17 +61,17 @@ def test_a_kernel_that_dies_takes_the_program_along_and_bills_nothing_twice(tmp_
         second = chat("second")[0]
         if os.path.exists("/workspace/die"):
             import subprocess
-            subprocess.Popen(["sleep", "87654"], start_new_session=True)
+            subprocess.Popen(["sleep", "MARK"], start_new_session=True)
         call("ops.crash", what="here")
         third = chat("third")[0]
         open("made", "w").close()
         hand(risks=[json.dumps([first, second, third, sorted(os.listdir("."))])])
-        """,
+        """.replace("MARK", MARK),
     )
     (agency.work / "die").touch()
     dead = agency.process(request="go")
     assert (-9, 2, ["log only once"]) == (dead.returncode, len(agency.bills("worker")), agency.calls("log"))
-    assert [] == gone("87654")
+    assert [] == gone(MARK)
     done = agency.run(resume=agency.freed())
     assert ("done", [200, 200, 200, ["calls", "made"]]) == (done.status, agency.told(done.run))
     assert (3, ["log only once"]) == (len(agency.bills("worker")), agency.calls("log"))
@@ -146,20 +150,20 @@ def test_a_cancel_stops_the_program_at_once(tmp_path: Path) -> None:
         """
         import subprocess
         call("ops.log", line="begun")
-        subprocess.Popen(["sleep", "76543"])
+        subprocess.Popen(["sleep", "MARK"])
         while True:
             pass
-        """,
+        """.replace("MARK", MARK),
     )
     with ThreadPoolExecutor() as pool:
         running = pool.submit(agency.process, request="go")
         assert ["log begun"] == until(lambda: agency.calls("log")), "the program is under way"
-        assert until(lambda: living("76543"))
+        assert until(lambda: living(MARK))
         run = agency.only()
         began = time.monotonic()
         with wiring.open_store(agency.home) as store:
             control.cancel(store, run, by="ann", reason="enough", at_us=wiring.clock())
-        assert [] == gone("76543")
+        assert [] == gone(MARK)
         took = time.monotonic() - began
         ended = running.result(timeout=60)
     row = next(row for row in agency.effects() if row.tool == "command:worker")
