@@ -127,7 +127,8 @@ def isolation(
 
 
 def _living(register: Register, clock: Callable[[], int]) -> Callable[[str, str, Sandbox, bool], None]:
-    """Make what notes every sandbox that begins and ends."""
+    """Make what notes every sandbox that begins and ends; what a killed process noted is forgotten."""
+    register.list()
 
     def living(run: str, agent: str, sandbox: Sandbox, begins: bool) -> None:  # noqa: FBT001 - as the port names it
         if not begins:

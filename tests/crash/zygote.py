@@ -1,6 +1,6 @@
 """A process that has loaded everything and forks one child for each segment of a run; the child may die by SIGKILL at a named place.
 
-In:   a line of JSON on stdin per segment: an `Order` of `harness`.
+In:   a line of JSON on stdin per segment: an `Order` of `harness`; with `commit`, globs of paths, it commits instead of running.
 Out:  a line of JSON on stdout per segment: `{"code", "result", "error"}`; `code` is the child's exit code, negative for a signal.
       The child appends to the order's `log`, one line of JSON each: `entered TASK`, `written TASK`, `seen SEQ HASH`.
 Why a fork: loading LangGraph and the client takes two seconds; a fork of a process without threads, connections and open files
@@ -29,12 +29,12 @@ from typing import Any
 
 from midwatch import wiring
 from midwatch.containment import credentials
-from midwatch.engine import gating, kernel, model_call, nodes, pipeline, runner
+from midwatch.engine import gating, kernel, model_call, nodes, pipeline, releasing, runner, staging
 from midwatch.governor.watch import HEARTBEAT
 from midwatch.graph import saver, team
 from midwatch.models import assembly, openai, routes, scripted, sdk, tokens
 from midwatch.records.event import Event
-from midwatch.sandbox import process
+from midwatch.sandbox import bubblewrap, egress, landing, process, release
 from midwatch.store import accounts, connection, journal, ledger, sqlite, tables
 from midwatch.store.port import Store
 from midwatch.tools import envelope, registry
@@ -81,13 +81,31 @@ PLACES: dict[str, tuple[Any, str]] = {
 }
 """Where a child can die: `before NAME` or `after NAME`."""
 
+STAGED: dict[str, tuple[Any, str]] = {
+    # a call in a sandbox
+    "stage.start": (bubblewrap.BubblewrapBackend, "start"),
+    "stage.call": (staging.Turn, "call"),
+    "stage.gather": (staging.Turn, "gather"),
+    "stage.keep": (staging.Turn, "keep"),
+    "stage.close": (staging.Staging, "close"),
+    # what leaves the sandboxes
+    "release.begin": (releasing, "_begin"),
+    "release.journal": (landing.Journal, "save"),
+    "release.write": (landing.Landing, "_do"),
+    "release.files": (release, "commit"),
+    "release.request": (releasing, "_sent"),
+    "release.send": (egress.Broker, "send_staged"),
+    "release.end": (releasing, "_end"),
+}
+"""The same, of runs that act in sandboxes."""
+
 LONGEST_S = 60
 
 
 def arm(point: str, number: int) -> None:
     """Make this process die at the `number`th pass of `point`, which is `before NAME` or `after NAME`."""
     when, _, name = point.partition(" ")
-    owner, attribute = PLACES[name]
+    owner, attribute = (PLACES | STAGED)[name]
     left = [number]
 
     def reach(at: str) -> None:
@@ -180,6 +198,8 @@ def child(order: dict[str, Any]) -> dict[str, Any]:
         place = Path(order["work"])
         with wiring.open(order["fleet"], home=order["home"], workdir=place, environ={}, on_event=listen) as opened:
             run = order["run"]
+            if "commit" in order:
+                return {"result": _committed(opened, run, order["commit"]), "error": None}
             result = opened.run(order["request"]) if run is None else opened.resume(run)
     except Exception as error:  # noqa: BLE001 - told to whoever ordered the segment
         return {"result": None, "error": f"{type(error).__name__}: {error}"}
@@ -196,6 +216,12 @@ def child(order: dict[str, Any]) -> dict[str, Any]:
         "in_doubt",
     )
     return {"result": {name: getattr(result, name) for name in names} | {"output": result.output}, "error": None}
+
+
+def _committed(opened: kernel.Kernel, run: str, only: list[str]) -> dict[str, Any]:
+    done = opened.commit(run, only=only)
+    words = [word for _, word in done.requests]
+    return {"status": done.status, "paths": list(done.paths), "gate": done.gate, "requests": words}
 
 
 def warm() -> None:

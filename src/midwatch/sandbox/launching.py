@@ -58,6 +58,19 @@ def _sweep(folder: Path) -> None:
     for path in folder.glob("box.*"):
         if not cgroups.supervised(path.name.rpartition(".")[0]) and not (path / ELSEWHERE).exists():
             shutil.rmtree(path, ignore_errors=True)
+    for path in (folder / "users").glob("*"):
+        _free(path)
+
+
+def _free(path: Path) -> None:
+    """Take a user id's file away that nobody holds: its supervisor was killed."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()  # whoever waits for this very file finds that it has no name any more
+        finally:
+            os.close(descriptor)
 
 
 class LauncherClient:
