@@ -1,7 +1,7 @@
 """Release: what a run's layers would change in the live workspace, and the commit of it: all or nothing, nothing unseen.
 
 In:   layers, the workspace, what a person approved. Out: `Release`, digested so that a yes is for exactly this; the changed workspace.
-May import: layers, live, landing, watched, effects, errors. Must not know: runs, gates, who asks.
+May import: layers, live, landing, watched, aliases, effects, errors. Must not know: runs, gates, who asks.
 
 Every name, link, mode and content comes from a hostile place. So: folders are opened beneath the workspace, through no link and no
 mount; devices, FIFOs and sockets are never made; setuid, setgid, sticky and every attribute are left behind; what the workspace holds
@@ -21,13 +21,14 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import orjson
 
 from midwatch.errors import Conflict, Denied, SandboxError
+from midwatch.sandbox.aliases import aliases, named
 from midwatch.sandbox.beneath import open_root
 from midwatch.sandbox.effects import Change
 from midwatch.sandbox.landing import Journal, Landing, New, Operation, What
@@ -121,8 +122,11 @@ def plan(layers: Sequence[Layer], workspace: Path) -> Release:
     live = Live(root)
     try:
         changes = fold(layers)
-        hooks = _hooks(live)
-        items = tuple(sorted(_items(live, changes, hooks), key=lambda item: item.path))
+        hooks, known = _hooks(live), aliases(workspace) if changes else {}
+        items = tuple(
+            _aliased(item, named(item.path, known))
+            for item in sorted(_items(live, changes, hooks), key=lambda item: item.path)
+        )
     except OSError as error:
         raise SandboxError(f"the workspace `{workspace}` cannot be read ({error.strerror})") from error
     finally:
@@ -295,6 +299,10 @@ def _compared(live: Live, change: Change, changes: Mapping[str, Change]) -> tupl
         return reached, None if reached or (brought and change.op == "created") else str(error)
     reached = _reached(change, found)
     return reached, None if reached else _conflict(change, found)
+
+
+def _aliased(item: Item, why: str | None) -> Item:
+    return item if why is None else replace(item, person=(*item.person, why))
 
 
 def _conflict(change: Change, found: Standing | None) -> str | None:

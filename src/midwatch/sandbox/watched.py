@@ -38,6 +38,8 @@ FOLDERS: Final = _table(
         .teamcity .concourse .travis .semaphore .harness .cirrus .codebuild .bitbucket .jenkins .earthly .dagger
         """,
     ),
+    ("version control runs what its settings name", ".hg .jj .svn .bzr"),
+    ("every Python program runs it when it starts", "sitecustomize usercustomize"),
     ("a hook that git runs by itself", ".husky .githooks githooks git-hooks .git-hooks .lefthook .lefthook-local"),
     (
         "an editor runs its tasks, settings and extensions when the folder is opened",
@@ -89,7 +91,7 @@ NAMES: Final = _table(
         """
         .pre-commit-config.yaml .pre-commit-config.yml .pre-commit-hooks.yaml lefthook.yml lefthook.yaml lefthook.toml
         .lefthook.yml .overcommit.yml .lintstagedrc .lintstagedrc.json .lintstagedrc.js lint-staged.config.js .huskyrc
-        .huskyrc.json commitlint.config.js prek.toml
+        .huskyrc.json commitlint.config.js prek.toml lefthook-local.yml lefthook-local.yaml lefthook-local.toml
         """,
     ),
     (
@@ -253,7 +255,7 @@ PLACES: Final = _table(
     (
         "git takes repository, history or contents from where it says",
         """
-        gitdir commondir alternates http-alternates grafts attributes sparse-checkout exclude
+        gitdir commondir alternates http-alternates grafts attributes sparse-checkout exclude replace packed-refs shallow
         """,
     ),
     ("a git operation that is continued runs it", "rebase-merge rebase-apply sequencer git-rebase-todo"),
