@@ -38,7 +38,7 @@ def check_command(draft: Draft, place: Place, name: str, agent: AgentFile) -> It
     if agent.role == "ceo":
         message = f"`{name}` is a CEO and has a command; only a specialist or a synthesis can be a program"
         yield draft.problem(at, message, "command-shape")
-    if draft.file.graph.team is None:
+    if draft.file.graph.import_ is not None:
         message = f"`{name}` has a command, and the graph is imported; start the program in a node, or use `graph: {{team: …}}`"
         yield draft.problem(at, message, "command-shape")
     own = agent.sandbox is not None
