@@ -23,6 +23,7 @@ import orjson
 from midwatch.agents import step
 from midwatch.agents.answers import Evidence, answer_schema
 from midwatch.config.command_rules import digest_of
+from midwatch.engine import quarantine
 from midwatch.engine.attending import Attended
 from midwatch.engine.context import Segment
 from midwatch.engine.finishing import to_the_end
@@ -222,6 +223,7 @@ class Commands:
                 "decided", actor, start.began_us, {**named, "stages": [held.to_json()]}, (tx.ledger.append(asked),)
             )
             seq = tx.ledger.append(draft("intent", actor, start.began_us, data, causes=(tx.ledger.append(let),)))
+            quarantine.begins(tx, seq)
             row = EffectRow(
                 id=start.effect,
                 run=actor.run,
@@ -347,7 +349,8 @@ class Commands:
             case step.Finish(value=value, rule=rule):
                 return _Verdict(said, value, rule)
             case step.TryAgain(rejected=rejected):
-                reason = f"its program's answer was refused: {rejected.message}"
+                first = next((f"; `{error.path}`: {error.message}" for error in rejected.field_errors), "")
+                reason = f"its program's answer was refused: {rejected.message}{first}"
                 return _Verdict(said, reason=reason, rejected=rejected.code)
         return _Verdict(said, reason="its program gave no answer")
 
