@@ -7,4 +7,5 @@ REQUIREMENTS: dict[str, str] = {
     "ISOLATION-4": "What a sandbox is shown to import from holds neither Midwatch's home nor the folder a person works in.",
     "ISOLATION-5": "Whoever must say yes to a commit sees what needs that yes, and is told of everything that is not shown.",
     "ISOLATION-6": "What needs a person needs one under every name that leads to it.",
+    "ISOLATION-7": "Nothing that a sandbox answers, prints or leaves ends a run, or keeps its commit from being made or dropped.",
 }
