@@ -33,8 +33,9 @@ _REFUSALS: Final = 100
 _CALLS: Final = 1_000
 """Calls of one start, where its agent's own limits do not allow more: a fleet without budgets is bounded, too."""
 _REFUSED: Final = ("denied", "unknown_tool", "invalid_arguments", "bound_reached")
-_GRACE_US: Final = 50_000
-"""For calls that were made together with the one that waits, so that a person is asked about all of them."""
+_GRACE_US: Final = 150_000
+_GRACES: Final = 10
+"""For calls that were made together with the one that waits, so that a person is asked about all of them: as long as more come."""
 _SHOWN: Final = {"bound_reached": 429, "rate_limited": 429, "bad_request": 400, "refused": 400, "timeout": 504}
 
 
@@ -115,8 +116,7 @@ class Attended:
             call = f"code:{self._place.scope.ordinal(self._place, text)}"
             outcome = await self._told(self._governed.tool(self._place, agent, call, name, raw, proposed))
         if isinstance(outcome, Wait):
-            await self._seg.pause(_GRACE_US)
-            self.stopping.set()
+            await self._others()
             message = "a person must answer first; the program is stopped, and started again then"
             raise Told(409, "needs_approval", message)
         if outcome.error is not None and outcome.error.code in _REFUSED:
@@ -124,6 +124,16 @@ class Attended:
             if self._refusals >= _REFUSALS:
                 self._stop(f"it asked {_REFUSALS} times for what it may not have")
         return outcome
+
+    async def _others(self) -> None:
+        """Stop the program once it asks for nothing more, or has asked for long enough."""
+        seen = -1
+        for _ in range(_GRACES):
+            if seen == self._calls:
+                break
+            seen = self._calls
+            await self._seg.pause(_GRACE_US)
+        self.stopping.set()
 
     def _check(self) -> None:
         if self.stopping.is_set():
