@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from midwatch.engine import quarantine
 from midwatch.engine.context import RouteRuntime, Segment
 from midwatch.engine.passage import draft
 from midwatch.engine.pipeline import Pipeline
@@ -186,6 +187,7 @@ class ModelCalls:
                 "price": price.version,
             }
             seq = tx.ledger.append(draft("intent", actor, now, data, causes=ask.causes))
+            quarantine.begins(tx, seq)
             row = EffectRow(
                 id=ask.effect,
                 run=actor.run,

@@ -14,6 +14,7 @@ from typing import Any, Final
 import orjson
 
 from midwatch.containment import grants
+from midwatch.engine import quarantine
 from midwatch.engine.context import Segment
 from midwatch.engine.gating import Gating
 from midwatch.engine.helping import reconcile
@@ -219,6 +220,11 @@ class Pipeline:
 
     # 2 provenance
     def _provenance(self, p: Passage) -> Answered | None:
+        held = self._seg.store.read(lambda tx: quarantine.held(tx, p.causes))
+        if held is not None:
+            p.mark("provenance", "deny", causes=list(p.causes), reason="quarantined")
+            self._record.refuse(p, "denied", "what led to this was quarantined", hint="a person must lift that first")
+            raise self._seg.stop(RunHalted(held))
         p.mark("provenance", "pass", causes=list(p.causes))
         return None
 
@@ -322,6 +328,7 @@ class Pipeline:
             **where(self._seg.staging.isolation, p.actor.agent, contract.runs),
         }
         seq = tx.ledger.append(draft("intent", p.actor, now, data, causes=(cause,)))
+        quarantine.begins(tx, seq)
         row = EffectRow(
             id=p.effect,
             run=p.actor.run,

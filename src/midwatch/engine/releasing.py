@@ -20,7 +20,7 @@ from typing import Literal
 import orjson
 
 from midwatch.config.fleet import Fleet
-from midwatch.engine import release_gate
+from midwatch.engine import quarantine, release_gate
 from midwatch.engine.answering import clean
 from midwatch.engine.identity import present, require
 from midwatch.engine.planned import COMMIT, TASK, Order, Planned, planned
@@ -103,6 +103,8 @@ async def commit(store: Store, fleet: Fleet, registry: Registry, order: Order, s
     if not found.chosen and not found.kept:
         return Released("nothing")
     found.conflicts()
+    if not order.only:
+        store.read(lambda tx: quarantine.releases(tx, [item.seq for item in found.held]))
     again = cut is not None and cut.gate is not None and cut.action == found.action(fleet)
     verdict = None if again else _verdict(fleet, found, registry)
     gate = None if verdict is None else release_gate.approved(store, fleet, found)
@@ -297,7 +299,8 @@ def _begin(store: Store, fleet: Fleet, found: Planned, gate: GateRow | None, cut
             "paths_blob": tx.blobs.put(orjson.dumps(found.paths)),
         }
         causes = () if cut is None else (cut.seq,)
-        tx.ledger.append(EventDraft("effects.releasing", order.run, order.at_us, data, task=TASK, causes=causes))
+        event = EventDraft("effects.releasing", order.run, order.at_us, data, task=TASK, causes=causes)
+        quarantine.releases(tx, (tx.ledger.append(event),))
 
     store.write(work, durable=True)
 
@@ -338,7 +341,9 @@ async def _sent(store: Store, order: Order, item: Staged, index: int, send: Send
         data = {"request": key, "method": request.method, "host": request.host, "path": request.path, "by": order.by}
         causes = (item.seq,)
         event = EventDraft("effects.sending", order.run, order.at_us, data, agent=item.agent, task=TASK, causes=causes)
-        return tx.ledger.append(event)
+        sending = tx.ledger.append(event)
+        quarantine.releases(tx, (sending,))
+        return sending
 
     seq = store.write(begin, durable=True)
     if isinstance(seq, str):

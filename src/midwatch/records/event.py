@@ -52,6 +52,8 @@ EventKind = Literal[
     "effects.sent",
     "effects.committed",
     "effects.discarded",
+    "event.quarantined",
+    "event.lifted",
     "sandbox.steered",
     "budget.set",
     "budget.settled",

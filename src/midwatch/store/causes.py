@@ -101,8 +101,12 @@ class SqlCauses:
         self._rows += [(cause, seq, kind, note) for cause in causes]
 
     def _intent(self, seq: int, draft: EventDraft) -> None:
-        """An action that a gate's yes was just used for; or the first call of an agent, which names nothing itself."""
+        """An action that a gate's yes was just used for."""
         self._gate_spent(seq, draft.run, draft.data.get("effect"))
+        self._first(seq, draft)
+
+    def _first(self, seq: int, draft: EventDraft) -> None:
+        """The first call of an agent names nothing itself: the plan sent it, or it was handed what others had done."""
         if draft.causes or draft.agent is None or draft.run is None:
             return
         plan = self._last(draft.run, seq, "plan")
@@ -162,6 +166,7 @@ class SqlCauses:
         return None if row is None else (row[0], orjson.loads(row[1]))
 
     _HANDLERS: ClassVar[Mapping[str, Callable[[SqlCauses, int, EventDraft], None]]] = {
+        "proposed": _first,
         "intent": _intent,
         "finished": _observed,
         "effect.undone": _observed,
@@ -259,6 +264,12 @@ class SqlCauses:
         self.flush()
         self._active = None
         return self._sql.execute("DELETE FROM quarantine WHERE by_seq = ?", (by,)).rowcount
+
+    def marks(self, seq: int) -> Sequence[int]:
+        """Give every event on account of which this one is marked."""
+        self.flush()
+        found = self._sql.execute("SELECT by_seq FROM quarantine WHERE seq = ? ORDER BY by_seq", (seq,))
+        return [row[0] for row in found.fetchall()]
 
     def quarantined(self, seqs: Collection[int]) -> Mapping[int, int]:
         """Give the marked ones of these events."""

@@ -62,5 +62,8 @@ class Causes(Protocol):
     def lift(self, by: int) -> int:
         """Take the marks away that were made on account of event `by`; gives how many."""
 
+    def marks(self, seq: int) -> Sequence[int]:
+        """Give every event on account of which this one is marked."""
+
     def quarantined(self, seqs: Collection[int]) -> Mapping[int, int]:
         """Give, of these events, those that are marked, each with the event on account of which."""
