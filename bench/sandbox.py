@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import compileall
 import contextlib
 import os
 import py_compile
@@ -25,6 +26,7 @@ from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
 
+import midwatch
 from bench import effects, freezing
 from bench.rivals import Docker, Missing, Row, docker, plain, sandbox_runtime
 from midwatch.config.specs import SandboxLimits
@@ -391,6 +393,8 @@ async def compared(place: Place, rounds: int, *, srt: bool) -> dict[str, float]:
 def main(rounds: int = 10, *, srt: bool = False) -> None:
     """Print everything, then each bar and whether it holds; raises when one does not."""
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors, python {sys.version.split()[0]}")
+    # As an installer does: where nothing may be written later, each start would compile the cell anew.
+    compileall.compile_dir(midwatch.__path__[0], quiet=2)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         place = Place(Path(folder))
         found = asyncio.run(compared(place, rounds, srt=srt))
