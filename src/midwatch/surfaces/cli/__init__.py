@@ -23,13 +23,17 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "approve": ("control:approve", "Say yes, or no, to an action that waits."),
+    "blast": ("blast:blast", "Show everything that an event led to."),
     "cancel": ("control:cancel", "Stop a run for good."),
     "check": ("check:check", "Check a fleet file; every problem at once."),
     "completion": ("completion:completion", "Print the completion script of a shell."),
     "inbox": ("inbox:inbox", "See and answer what waits for a person."),
     "effects": ("effects:effects", "Show what a run was seen to do; commit or discard it."),
     "doctor": ("doctor:doctor", "Check this machine and the home."),
+    "policy": ("policy:policy", "Check, explain and test what causes may bring about."),
     "principals": ("principals:principals", "Who may speak in this home."),
+    "quarantine": ("quarantine:quarantine", "Stop what follows from an event; or lift that again."),
+    "reach": ("reach:reach", "Show what an agent, or the fleet, could cause."),
     "resolve": ("control:resolve", "Say what became of an effect in doubt."),
     "resume": ("run:resume", "Go on with a stopped run."),
     "run": ("run:run", "Run a fleet to its answer."),
@@ -39,6 +43,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "undo": ("undo:undo", "Take back what a run did, as far as its tools say how."),
     "verify": ("verify:verify", "Check the ledger's chain of hashes."),
     "which": ("trace:which", "Find the model call behind a piece of output."),
+    "why": ("why:why", "Show what led to an event, back to the request."),
 }
 """Command: (`module:attribute` below this package, the line that `--help` shows)."""
 
