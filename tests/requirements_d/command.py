@@ -17,4 +17,5 @@ REQUIREMENTS: dict[str, str] = {
     "COMMAND-14": "a program runs in Docker as it does in bubblewrap",
     "COMMAND-15": "a fleet whose program could not be held, or not be started again safely, is refused with its line",
     "COMMAND-16": "a request that breaks the API, or wants what is not served, is refused by name; settings of habit are passed over",
+    "COMMAND-17": "what a program reads by itself is seen by nobody, so from its start it counts as a third party's words",
 }

@@ -212,6 +212,19 @@ def test_a_no_is_told_to_the_program_and_calls_made_together_are_asked_together(
     assert ([[True, None], [False, "denied"]], ["deploy staging"]) == (agency.told(done.run), agency.calls())
 
 
+@pytest.mark.req("COMMAND-17")
+def test_what_a_program_has_read_counts_as_a_third_partys_words(tmp_path: Path) -> None:
+    """Nobody sees what it reads by itself, so a rule on such words asks about its first action already."""
+    agency = Agency(tmp_path, 'hand(risks=[json.dumps(call("ops.log", line="x")["ok"])])')
+    fleet = agency.fleet / "fleet.yaml"
+    rule = "{when: {label: [third_party], tool: [ops.log]}, ask: operator, timeout: 15m}"
+    fleet.write_text(fleet.read_text().replace("gates: [", f"gates: [{rule}, "))
+    waiting = agency.run(request="go")
+    assert ("waiting", []) == (waiting.status, agency.calls())
+    agency.say(waiting.gates[0])
+    assert (True, ["log x"]) == (agency.told(agency.run(resume=waiting.run).run), agency.calls())
+
+
 @pytest.mark.req("COMMAND-6")
 def test_a_program_that_goes_another_way_ends_its_agent_and_not_the_run(tmp_path: Path) -> None:
     """Started again it does not repeat an action it had before; the next action is refused, the others' work stands."""

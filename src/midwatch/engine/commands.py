@@ -28,7 +28,7 @@ from midwatch.engine.attending import Attended
 from midwatch.engine.context import Segment
 from midwatch.engine.finishing import to_the_end
 from midwatch.engine.gateway import Gateway
-from midwatch.engine.passage import draft
+from midwatch.engine.passage import draft, program_name
 from midwatch.engine.pipeline import Pipeline
 from midwatch.engine.staged import Observed, observed, unsent
 from midwatch.engine.staging import Turn
@@ -57,7 +57,7 @@ from midwatch.sandbox.port import RunResult
 from midwatch.sandbox.profile import merged
 from midwatch.store.port import Tx
 
-__all__ = ["Commands", "Ended", "GaveUp", "tool_name"]
+__all__ = ["Commands", "Ended", "GaveUp"]
 
 _BRIEF: Final = "/tmp/midwatch-brief.json"  # noqa: S108 - inside, a file system of its own
 _START: Final = 'cat >"$MIDWATCH_BRIEF" && exec "$@" <"$MIDWATCH_BRIEF"'
@@ -67,11 +67,6 @@ _SAID: Final = 65_536
 _TRACED: Final = 8_192
 _CALL: Final = "command"
 Known = Callable[[], Mapping[str, Evidence]]
-
-
-def tool_name(agent: str) -> str:
-    """Give the name under which a program's run is on record and can be cited."""
-    return f"command:{agent}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +106,7 @@ class _Start:
 
     @property
     def name(self) -> str:
-        return tool_name(self.actor.agent)
+        return program_name(self.actor.agent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +138,7 @@ class Commands:
         """
         seg = self._seg
         seg.check()
-        effect = effect_id(actor.run, actor.task, _CALL, tool_name(actor.agent))
+        effect = effect_id(actor.run, actor.task, _CALL, program_name(actor.agent))
         row = seg.store.read(lambda tx: tx.effects.get(effect))
         if row is not None and row.status == "done":
             return self._stored(row, view, known)
@@ -343,7 +338,7 @@ class Commands:
         rows, own = dict(known()), f"e:{effect}"
         rows.pop(own, None)
         if changed:
-            rows[own] = Evidence(tool_name(view.spec.name), ok=True)
+            rows[own] = Evidence(program_name(view.spec.name), ok=True)
         found = step.after_answer(view, ChatAnswer(said, (), Usage(0, 0), "stop", ""), rows.get)
         match found:
             case step.Finish(value=value, rule=rule):

@@ -17,11 +17,12 @@ import rfc8785
 
 from midwatch.config.fleet import Fleet
 from midwatch.engine.context import Scrub
+from midwatch.engine.passage import program_name
 from midwatch.gates.rules import labels_of
 from midwatch.records.effect import Label
 from midwatch.records.envelope import Envelope
 from midwatch.sandbox.port import Tools
-from midwatch.store.port import Store
+from midwatch.store.port import Store, Tx
 from midwatch.tools import arguments, helpers, perform
 from midwatch.tools.decorate import Tool
 from midwatch.tools.registry import Registry
@@ -47,11 +48,18 @@ class Place:
 
 
 def labels_in(store: Store, fleet: Fleet, run: str, registry: Registry) -> frozenset[Label]:
-    """Give the labels of a run: whose words its tools have brought in so far; not looked up where no rule asks for any."""
+    """Give the labels of a run: whose words its tools have brought in so far; not looked up where no rule asks for any.
+
+    A program brings words in as long as it runs, and nobody sees which: it counts from its start.
+    """
     if not any(rule.when.label for rule in fleet.gates):
         return labels_of(())
-    done = store.read(lambda tx: {row.tool for row in tx.effects.list(run, statuses=("done",)) if row.kind == "tool"})
-    known = registry.tools
+
+    def work(tx: Tx) -> set[str]:
+        rows = [row for row in tx.effects.list(run) if row.kind == "tool"]
+        return {row.tool for row in rows if row.status == "done" or row.tool == program_name(row.agent)}
+
+    done, known = store.read(work), registry.tools
     return labels_of(known[name].contract if name in known else None for name in sorted(done))
 
 

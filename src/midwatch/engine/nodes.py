@@ -19,10 +19,10 @@ from langgraph.types import interrupt
 
 from midwatch.agents import answers, step
 from midwatch.config.specs import TeamSpec
-from midwatch.engine.commands import Commands, Ended, tool_name
+from midwatch.engine.commands import Commands, Ended
 from midwatch.engine.context import Segment
 from midwatch.engine.model_call import ModelCalls, ModelRefused
-from midwatch.engine.passage import Answered, Waiting, draft
+from midwatch.engine.passage import Answered, Waiting, draft, program_name
 from midwatch.engine.pipeline import Pipeline
 from midwatch.errors import HandoffRefused
 from midwatch.graph.scope import Wait
@@ -214,7 +214,7 @@ class Nodes:
 
     def _own_run(self, agent: str) -> tuple[str, ...]:
         """Give the name of a program's own run, whose observed changes can show that something is met."""
-        return (tool_name(agent),) if self._seg.fleet.agents[agent].command else ()
+        return (program_name(agent),) if self._seg.fleet.agents[agent].command else ()
 
     def _evidence(self, agent: str, view: step.View) -> Mapping[str, answers.Evidence]:
         """What this agent may cite: its own executions, and what handoffs that it received cite."""

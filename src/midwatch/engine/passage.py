@@ -20,7 +20,7 @@ from midwatch.records.gate import GateRow
 from midwatch.tools import arguments
 from midwatch.tools.decorate import Tool
 
-__all__ = ["Answered", "Passage", "Waiting", "draft", "known"]
+__all__ = ["Answered", "Passage", "Waiting", "draft", "known", "program_name"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +92,11 @@ def draft(kind: Any, actor: Actor, at_us: int, data: Mapping[str, Any], causes: 
         task=actor.task,
         causes=causes,
     )
+
+
+def program_name(agent: str) -> str:
+    """Give the name under which the run of an agent's program is on record and can be cited; no tool has such a name."""
+    return f"command:{agent}"
 
 
 def known(p: Passage) -> tuple[Tool[..., Any], arguments.Checked]:

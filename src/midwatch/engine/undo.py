@@ -14,10 +14,10 @@ from typing import Any, Literal
 
 import orjson
 
-from midwatch.engine.commands import tool_name
 from midwatch.engine.helping import Place
 from midwatch.engine.identity import present, require
 from midwatch.engine.observing import left_nothing, observe, seen_in, where
+from midwatch.engine.passage import program_name
 from midwatch.engine.staging import Isolation, Observed, Staging, Turn
 from midwatch.errors import Denied, NotFound, UsageProblem
 from midwatch.gates.review import Speaker
@@ -153,7 +153,7 @@ def _judge(
 
 def _untold(row: EffectRow) -> Undone:
     """Say why nothing is known that would undo an effect."""
-    if row.tool == tool_name(row.agent):
+    if row.tool == program_name(row.agent):
         detail = "a program says nothing of how to undo it; what is still staged goes with `midwatch effects discard`"
         return Undone(row.id, row.tool, "cannot", detail=detail)
     return Undone(row.id, row.tool, "changed", detail="its tool is not loaded any more")
