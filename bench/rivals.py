@@ -188,7 +188,7 @@ def sandbox_runtime(command: list[str], *, fetch: bool) -> Row:
     )
     libraries = ":".join(str(folder) for folder in (place / "root").glob("usr/lib/*-linux-*"))
     environment = {"PATH": path, "HOME": str(place), "LD_LIBRARY_PATH": libraries}
-    argv = [str(program), "--settings", str(settings), shlex.join(command)]  # it hands its words to a shell
+    argv = [str(program), "--settings", str(settings), "-c", shlex.join(command)]
     tried = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=60, env=environment)
     if tried.returncode != 0:
         raise Missing(

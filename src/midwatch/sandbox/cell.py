@@ -392,8 +392,7 @@ def _preload(request: Mapping[str, Any]) -> None:
         worker.imported("gc").freeze()  # so that no collection in a child writes on pages that it shares
     if source is not None and source.endswith(".py"):
         with Passing(Exception):  # as above
-            if _from_outside(source):
-                worker.prepare(source)
+            worker.prepare(source, _from_outside)
 
 
 def _decorated(source: str) -> bool:

@@ -75,13 +75,32 @@ class Box:
 class Standing:
     """A process in control groups that waits to become a program. It ends with its end of the socket."""
 
-    def __init__(self, pid: int, orders: socket.socket, groups: list[str]) -> None:
-        self.pid, self.orders, self.groups = pid, orders, groups
+    def __init__(self, pid: int, orders: socket.socket, joins: list[str], groups: list[str]) -> None:
+        self.pid, self.orders, self.joins, self.groups = pid, orders, joins, groups
+
+    def lives(self) -> bool:
+        """Whether it waits still; only somebody else's kill ends it."""
+        orders = select.poll()
+        orders.register(self.orders, select.POLLIN)
+        return not orders.poll(0)
+
+    def told(self, request: dict[str, Any], fds: list[int]) -> str:
+        """Tell it what to become; gives why it has not, or nothing."""
+        failed, into = os.pipe()
+        with self.orders, open(failed, "rb") as stream:
+            try:
+                socket.send_fds(self.orders, [json.dumps(request).encode()], [*fds, into])
+            except OSError as gone:
+                return f"who stood by is gone: {gone}"
+            finally:
+                os.close(into)
+            return stream.read(4096).decode()
 
     def end(self) -> None:
-        """Kill it. Only before it was told to become a program."""
+        """Kill it."""
         self.orders.close()
-        os.kill(self.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
 
 
@@ -194,32 +213,25 @@ class Launcher:
                 held.close()
             _stand(theirs, request["joins"])
         theirs.close()
-        self._standing[request["name"]] = Standing(pid, ours, list(request["groups"]))
+        self._standing[request["name"]] = Standing(pid, ours, list(request["joins"]), list(request["groups"]))
         return {"pid": pid}
 
     def do_start(self, request: dict[str, Any], fds: list[int], _back: list[int]) -> dict[str, Any]:
         """Start the program of a prepared sandbox. Descriptors: its control socket, its seccomp filter, its output."""
-        box = self._boxes[request["name"]]
+        name = request["name"]
+        box = self._boxes[name]
         if box.pid:
             raise ValueError("it was started already")
-        standing = self._standing.pop(request["name"])
-        failed, told = os.pipe()
-        box.groups, box.pid = standing.groups, standing.pid
-        try:
-            with standing.orders, open(failed, "rb") as stream:
-                try:
-                    socket.send_fds(standing.orders, [json.dumps(request).encode()], [*fds, told])
-                finally:
-                    os.close(told)
-                refused = stream.read(4096).decode()
-        except OSError as gone:
-            refused = f"who stood by is gone: {gone}"
+        if not self._standing[name].lives():
+            standing = self._standing.pop(name)
+            standing.end()
+            self.do_stand({"name": name, "joins": standing.joins, "groups": standing.groups}, [], [])
+        standing = self._standing.pop(name)
+        refused = standing.told(request, fds)
         if refused:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(box.pid, signal.SIGKILL)
-            os.waitpid(box.pid, 0)
-            box.pid = 0
+            standing.end()
             raise OSError(refused)
+        box.groups, box.pid = standing.groups, standing.pid
         return {"pid": box.pid}
 
     def do_adopt(self, request: dict[str, Any], fds: list[int], _back: list[int]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import sys
 TYPE_CHECKING = False  # as type checkers read it; what is imported here is paid for at the start of every sandbox
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from types import CodeType, ModuleType, TracebackType
     from typing import Any, Final
 
@@ -157,13 +157,20 @@ def imported(name: str) -> Any:
     return sys.modules[name]
 
 
-def prepare(file: str) -> None:
-    """Read and compile a file, without running it, so that what is forked from here need not do so each time."""
-    found = os.stat(file)
-    stamp = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
-    if file not in _prepared or _prepared[file][0] != stamp:
-        spec, loader = _spec(file)
-        _prepared[file] = (stamp, spec, loader.get_code(spec.name))
+def prepare(file: str, may: Callable[[str], bool]) -> None:
+    """Read and compile a file, without running it, so that what is forked from here need not do so each time.
+
+    Args:
+        may: whether it may be looked into here. What was prepared before is forgotten where it may not, is gone, or is no Python.
+    """
+    known = _prepared.pop(file, None)
+    if may(file):
+        found = os.stat(file)
+        stamp = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+        if known is None or known[0] != stamp:
+            spec, loader = _spec(file)
+            known = (stamp, spec, loader.get_code(spec.name))
+        _prepared[file] = known
 
 
 def _load(file: str) -> ModuleType:
