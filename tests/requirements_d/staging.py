@@ -8,6 +8,7 @@ REQUIREMENTS: dict[str, str] = {
     "STAGE-5": "a run goes on in another process, with its own workspace, from its layers; a lost or damaged layer is refused",
     "STAGE-6": "an undo in a sandbox is staged like all else, also after a commit",
     "STAGE-7": "a stopped run's sandboxes are gone at once",
+    "STAGE-8": "a plain user has all of it where the machine lets them; what it cannot bound is refused",
     "RELEASE-1": "people are asked for a commit by what was seen, on a card with its lines; their no writes nothing, late is no",
     "RELEASE-2": "a yes is for one release, once: another layer, workspace, request or policy asks again",
     "RELEASE-3": "no other name, spelling, link or class of a tool keeps a rule on what was seen from asking",

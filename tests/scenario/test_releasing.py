@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
+import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -15,6 +18,7 @@ import pytest
 from midwatch import wiring
 from midwatch.engine import control
 from midwatch.errors import Conflict, RunHeld, SandboxError
+from midwatch.records.event import EventDraft
 from midwatch.records.run import RunResult
 from tests.scenario.studio import Host, Studio, write
 
@@ -251,3 +255,37 @@ def test_an_undo_is_staged_like_all_else(tmp_path: Path) -> None:
     with studio.opened() as kernel:
         assert ["undone"] == [item.outcome for item in kernel.undo(second)]
     assert ("nothing", {}, True) == (studio.commit(second).status, studio.files(), studio.kept(second))
+
+
+@pytest.mark.req("STAGE-5")
+def test_a_home_of_an_older_version_has_nothing_staged(tmp_path: Path) -> None:
+    """Its runs say neither where they worked nor what was seen; a commit finds nothing, an undo is planned, nothing is written."""
+    fixture = Path(__file__).parents[1] / "fixtures" / "home_r1"
+    shutil.copytree(fixture, tmp_path / "fleet")
+    home, work = tmp_path / "home", tmp_path / "work"
+    home.mkdir(mode=0o700)
+    work.mkdir()
+    raw = sqlite3.connect(home / wiring.DATABASE)
+    raw.executescript(gzip.decompress((fixture / "home.sql.gz").read_bytes()).decode())
+    raw.close()
+    with wiring.open(tmp_path / "fleet", home=home, workdir=work, environ={"USER": "ann"}) as kernel:
+        runs = [row.id for row in kernel.store.read(lambda tx: tx.runs.list())]
+        assert {("nothing", 0)} == {(kernel.commit(run).status, kernel.discard(run)) for run in runs}
+        assert all(item.outcome != "undone" for run in runs for item in kernel.plan_undo(run))
+        ends = kernel.store.read(lambda tx: tx.ledger.read(kinds=("effects.committed", "effects.discarded"), limit=10))
+        assert [] == list(ends)
+    assert [] == list(work.iterdir())
+
+
+@pytest.mark.req("STAGE-5", "RELEASE-5")
+def test_a_commit_that_an_older_version_began_is_made_anew(tmp_path: Path) -> None:
+    """Its event does not say what it was about, so nothing is taken for granted: people are asked again."""
+    gates = '[{when: {observed: {paths: ["*"]}}, ask: operator}]'
+    studio = Studio(tmp_path / "s", [write("a.txt")], gates=gates)
+    run = studio.carry().run
+    studio.answer(studio.commit(run).gate or "")
+    with wiring.open_store(studio.home) as store:
+        data = {"release": "0" * 64, "by": "ann", "reason": "", "gate": None, "workspace": str(studio.work)}
+        event = EventDraft("effects.releasing", run, wiring.clock(), {**data, "paths_blob": ""}, task="release")
+        store.write(lambda tx: tx.ledger.append(event))
+    assert ("committed", 1) == (studio.commit(run).status, len(studio.events(run, "gate.used")))
