@@ -47,7 +47,7 @@ async def observe(
         return replace(performed, value=None, error=error), turn.left
     except SandboxError as untold:
         error = ErrorBody("crashed", "what the call did cannot be told, so nothing of it was kept")
-        return replace(performed, value=None, error=error, detail=str(untold)), None
+        return replace(performed, value=None, error=error, detail=str(untold)), turn.left
 
 
 def seen_in(tx: Tx, seen: Observed | None) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from midwatch.sandbox import layers as layering
 from midwatch.sandbox.effects import CHANGING, Request
 from midwatch.sandbox.layers import Layer
 from midwatch.sandbox.port import Backend, Egress, RunResult, Sandbox, SandboxResult, Stats, Tools
-from midwatch.sandbox.profile import INSIDE, SandboxProfile
+from midwatch.sandbox.profile import INSIDE, SandboxProfile, merged
 
 if TYPE_CHECKING:
     from midwatch.sandbox.egress import Api
@@ -37,6 +37,8 @@ __all__ = ["Isolation", "Observed", "Peek", "Staged", "Staging", "Turn", "is_con
 
 _READS: Final = ("GET", "HEAD", "OPTIONS")
 _OUT: Final = ("sent", "failed")
+_WHOLE: Final = 16
+"""How often a run may fill the room of one sandbox, over all its calls."""
 _BESIDE: Final = "!"
 """After an agent's name: the sandbox of a program, beside the one of its tools. No agent's name holds it."""
 
@@ -199,6 +201,20 @@ class Staging:
         since = [] if cell is None else [item.layer for item in self.staged[cell.holds :] if item.agent != place]
         return layering.conflicts(layer, since)
 
+    def bounded(self, agent: str, new: Path) -> None:
+        """Bound what the run's layers take of the disk that everybody's records lie on.
+
+        Raises:
+            SandboxError: they are larger together than a sandbox's workspace, many times.
+        """
+        files = [new, *(item.layer.file for item in self.staged if item.layer.file is not None)]
+        size = sum(file.stat().st_size for file in files if file.exists())
+        most = _WHOLE * (merged(self.isolation.spec(agent).limits).disk or 0)
+        if size > most:
+            raise SandboxError(
+                f"what the run's calls changed takes more than {most:,} bytes together; commit or discard some of it first"
+            )
+
     async def drop(self, place: str) -> None:
         """Close an agent's sandbox; what no layer holds is gone."""
         cell = self._cells.pop(place, None)
@@ -244,7 +260,7 @@ class Turn:
         loose: something may have been done that no record has. The sandbox is then dropped at the turn's end.
         answered: the call gave an answer that counts.
         asked: it asked for something on the network that a repetition would ask for again; also where that cannot be told.
-        left: after `gather` raised `Conflict`: what is on record all the same, which is what was asked of the network.
+        left: after `gather` raised: what is on record all the same, which is what was asked of the network.
         file: of the layer. kept: the run has it.
     """
 
@@ -347,17 +363,25 @@ class Turn:
         cell = staging.cell(self.place)
         staging.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.file = staging.folder / f"{self.key}.layer"
-        layer = await cell.sandbox.effects(self.file)
+        try:
+            layer = await cell.sandbox.effects(self.file)
+        except SandboxError:  # what left is on record, or a call would hide it by what it does to the files
+            self._leave((*staging.untold.pop(self.place, ()), *getattr(cell.sandbox, "untold", ())))
+            raise
         asked = (*staging.untold.pop(self.place, ()), *layer.requests)
         self.asked = any(request.method not in _READS and request.outcome in _OUT for request in asked)
         if not self.answered:
             return observed(Layer((), unsent(asked)))
+        self._leave(asked)
+        staging.bounded(self.agent, self.file)
         met = staging.met(self.place, layer)
         if met:
-            self.left = observed(Layer((), unsent(asked)))
             raise Conflict(f"another agent changed {', '.join(f'`{path}`' for path in met[:5])} meanwhile")
         self._told = True
         return observed(replace(layer, requests=asked))
+
+    def _leave(self, asked: Sequence[Request]) -> None:
+        self.left = observed(Layer((), unsent(asked)))
 
     async def counted(self) -> dict[str, Any]:
         """Give what the machine counted of the sandbox so far, for the ledger; empty where nothing isolates or counts."""

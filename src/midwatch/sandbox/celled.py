@@ -116,6 +116,8 @@ class CelledSandbox:
         self._lock: asyncio.Lock | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._dead, self._closed, self._paused = False, False, False
+        self.untold: tuple[Request, ...] = ()
+        """What was asked of the network, where `effects` could not tell what was changed: to be on record all the same."""
 
     @property
     def group(self) -> Group | None:
@@ -221,7 +223,7 @@ class CelledSandbox:
 
     def _gathered(self, into: Path) -> Layer:
         parts = self._parts
-        requests = () if parts.network is None else parts.network.requests()
+        self.untold = requests = () if parts.network is None else parts.network.requests()
         seen = self._seen()
         limit = parts.profile.limits.disk or DEFAULT_LIMITS.disk or 0
         try:
@@ -242,6 +244,7 @@ class CelledSandbox:
         except OSError as problem:
             raise SandboxError(f"what the sandbox changed cannot be read: {problem}") from problem
         self._layers.append(layer)
+        self.untold = ()
         return layer
 
     def _seen(self) -> Observed:

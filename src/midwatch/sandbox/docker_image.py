@@ -162,7 +162,10 @@ async def _probed(engine: Engine, name: str) -> dict[str, Any]:
             await engine.remove(container)
     try:
         said: dict[str, Any] = json.loads(printed)
-    except ValueError as wrong:
+        python, path = said["python"], said["path"]
+        if not (isinstance(python, str) and python.startswith("/") and isinstance(path, list)):
+            raise ValueError("it says what no Python says")
+    except (ValueError, TypeError, KeyError, RecursionError) as wrong:
         words = printed[-300:].decode("utf-8", "replace").strip()
         raise SandboxError(f"`python3` of image `{name}` does not run: it ended with {code}: {words}") from wrong
     return said
