@@ -38,7 +38,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "resume": ("run:resume", "Go on with a stopped run."),
     "run": ("run:run", "Run a fleet to its answer."),
     "runs": ("runs:runs", "List runs; show one."),
-    "sandbox": ("sandbox:sandbox", "See living sandboxes, and look into one."),
+    "sandbox": ("sandbox:sandbox", "See living sandboxes, stop them, look into one."),
     "trace": ("trace:trace", "Show what a run did, node by node."),
     "undo": ("undo:undo", "Take back what a run did, as far as its tools say how."),
     "verify": ("verify:verify", "Check the ledger's chain of hashes."),
