@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from midwatch.errors import SandboxError
+from midwatch.sandbox.celled import CelledSandbox
+from midwatch.sandbox.layers import Layer
 from tests.scenario.studio import Host, Studio, write
 
 
@@ -167,6 +170,64 @@ def test_a_call_that_breaks_off_after_it_let_a_write_out_is_in_doubt(tmp_path: P
         assert ("done", ["refused"]) == (result.status, outcomes)
         studio.commit(result.run)
         assert ({"a.txt": "new\n"}, []) == (studio.files(), host.seen)
+
+
+@pytest.mark.req("STAGE-3")
+def test_a_preview_leaves_nothing_but_the_record_of_what_it_asked(tmp_path: Path) -> None:
+    """What it writes is not there for the call that follows, what it wanted held back is never sent; both are no secret."""
+    with Host() as host:
+        studio = Studio(
+            tmp_path / "s",
+            [[("drop", {"path": "b.txt"})], [("look", {"path": "sneaked"})]],
+            sandbox=host.rule(", stage: true"),
+            gates="[{when: {effect: [destructive]}, ask: operator}]",
+        )
+        (studio.work / "b.txt").write_text("old\n")
+        (studio.meeting / "host").write_text(f"http://localhost:{host.port}")
+        result = studio.carry()
+        (gate,) = result.gates
+        assert "b.txt" in studio.gate(gate)[1]["preview"]
+        looked = studio.events(result.run, "run.waiting")[0].data["looked"]["worker"]
+        assert [("POST", "/sneaked", "refused")] == [(item["method"], item["path"], item["outcome"]) for item in looked]
+        studio.answer(gate)
+        assert "done" == studio.carry(result.run).status
+        assert ([{"path": "b.txt"}, {"text": ""}], ["deleted b.txt"]) == (
+            studio.results(result.run),
+            studio.paths(result.run),
+        )
+        studio.commit(result.run)
+        assert ({}, [], True) == (studio.files(), host.seen, studio.kept(result.run))
+
+
+@pytest.mark.req("STAGE-3")
+@pytest.mark.parametrize("out", [False, True], ids=["confined", "may write outside"])
+def test_a_call_of_which_nobody_can_tell_what_it_did_did_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: bool
+) -> None:
+    """It is told as crashed, and its sandbox goes with its file; where it may have written outside it is in doubt."""
+    real, calls = CelledSandbox.effects, list[Path]()
+
+    async def effects(self: CelledSandbox, into: Path) -> Layer:
+        calls.append(into)
+        if len(calls) == 2:
+            raise SandboxError("it cannot be told")
+        return await real(self, into)
+
+    monkeypatch.setattr(CelledSandbox, "effects", effects)
+    with Host() as host:
+        rest = [("look", {"path": "b.txt"}), ("look", {"path": "a.txt"})]
+        studio = Studio(tmp_path / "s", [write("a.txt"), write("b.txt"), rest], sandbox=host.rule() if out else "")
+        result = studio.carry()
+    if out:
+        assert ("waiting", 1) == (result.status, len(result.in_doubt))
+        return
+    expected = [{"path": "a.txt"}, "crashed", {"text": ""}, {"text": "new\n"}]
+    assert ("done", expected, ["created a.txt"], True) == (
+        result.status,
+        studio.results(result.run),
+        studio.paths(result.run),
+        studio.kept(result.run),
+    )
 
 
 @pytest.mark.req("STAGE-4")

@@ -363,6 +363,7 @@ def _end(seg: Segment, stop: _Stop, began: int) -> RunResult:
             "detail_blob": detail,
             "gates": list(stop.gates),
             "in_doubt": list(stop.in_doubt),
+            **_untold(seg),
         }
         tx.runs.add_spend(seg.run, {"working": now - began})
         books.close(tx, seg.run, at_us=now)
@@ -379,6 +380,12 @@ def _end(seg: Segment, stop: _Stop, began: int) -> RunResult:
     row, head = seg.store.write(work, durable=True)
     result = result_of(row, head, stop.output)
     return replace(result, gates=stop.gates, in_doubt=stop.in_doubt)
+
+
+def _untold(seg: Segment) -> dict[str, Any]:
+    """Give what previews and the like asked of the network since their agent's last call, which no other event has."""
+    asked = {agent: [item.to_json() for item in requests] for agent, requests in seg.staging.untold.items() if requests}
+    return {"looked": asked} if asked else {}
 
 
 def result_of(row: RunRow, head: str, output: Any) -> RunResult:
