@@ -106,3 +106,25 @@ os._exit(0)
     tried, innocent = asyncio.run(attack())
     assert 64 < tried
     assert () == innocent
+
+
+@pytest.mark.req("ISOLATION-1")
+def test_a_launcher_that_was_killed_takes_no_later_sandbox_with_it(tmp_path: Path) -> None:
+    """Its sandboxes are gone, told as such; the next one starts under another launcher."""
+
+    async def attack() -> tuple[str, bytes]:
+        backend = BubblewrapBackend()
+        try:
+            box = await backend.start(SandboxProfile(tmp_path))
+            launcher = backend._client
+            assert launcher is not None
+            launcher._process.kill()
+            launcher._process.wait(10)
+            first = (await run(box, "print(1)")).status
+            await box.close()
+            again = await backend.start(SandboxProfile(tmp_path))
+            return first, (await run(again, "print(2)")).stdout
+        finally:
+            await backend.close()
+
+    assert ("crashed", b"2\n") == asyncio.run(attack())

@@ -214,6 +214,14 @@ class BubblewrapBackend:
             )
 
     def _launcher(self) -> LauncherClient:
+        if (
+            self._client is not None and not self._client.alive()
+        ):  # the machine ran out of memory, say: its sandboxes died with it
+            if self._spare is not None:
+                self._spare.close()
+                self._spare = None
+            self._client.close()
+            self._client = None
         if self._client is None:
             # What a killed supervisor left of another run is nothing that keeps this one from starting.
             with contextlib.suppress(SandboxError):

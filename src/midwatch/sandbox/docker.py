@@ -138,6 +138,11 @@ class DockerBackend:
             except SandboxError as problem:  # the others are to end, too
                 problems.append(problem)
         self._open.clear()
+        self._forgotten()
+        if problems:
+            raise problems[0]
+
+    def _forgotten(self) -> None:
         with self._lock:
             if self._client is not None:
                 self._client.close()
@@ -145,8 +150,6 @@ class DockerBackend:
             if self._held is not None:
                 os.close(self._held)
                 self._held = None
-        if problems:
-            raise problems[0]
 
     # ------------------------------------------------------------------------------------------- once
     async def _image(self, engine: Engine, name: str | None) -> Image:
@@ -156,6 +159,8 @@ class DockerBackend:
 
     async def _ready(self, engine: Engine) -> LauncherClient:
         """Have a launcher in the engine's mount namespace. The first thing it does is to take away what killed supervisors left."""
+        if self._client is not None and not self._client.alive():  # killed: its containers died with it
+            await anyio.to_thread.run_sync(self._forgotten)
         client = self._client
         if client is None:
             namespace = await anyio.to_thread.run_sync(_namespace_of, self._socket)

@@ -137,6 +137,10 @@ class LauncherClient:
             raise SandboxError("the sandboxes' launcher is gone")
         return json.loads(data), back
 
+    def alive(self) -> bool:
+        """Whether it still answers; one that was killed has taken its sandboxes with it, and another can be started."""
+        return self._process.poll() is None
+
     def close(self) -> None:
         """End the launcher: every sandbox of it is killed, every mount goes."""
         self._channel.close()
