@@ -133,7 +133,7 @@ class CelledSandbox:
         answer = await self._parts.link.hello(self._hello)
         if "ready" not in answer:
             raise Broken("the cell did not begin")
-        self._parts.tree.freeze()
+        await self._still()
         if self._parts.listener is not None:
             await anyio.to_thread.run_sync(self._acquainted, self._parts.listener)
 
