@@ -181,6 +181,7 @@ def check_fleet(
     Returns:
         Errors, warnings, and per route `{alias, provider, model, base_url, price}`.
     """
+    from midwatch.containment.policy_lint import check_policies  # noqa: PLC0415 - as below
     from midwatch.tools.lint import lint  # noqa: PLC0415 - pydantic and tool modules load late, for a fast `--help`
     from midwatch.tools.registry import Registry  # noqa: PLC0415 - as above
 
@@ -216,7 +217,9 @@ def check_fleet(
         found, warned = _imported(fleet, registry)
         errors += found
         warnings += warned
-    warnings += [*_idle_grants(fleet, registry), *_peopled(fleet)]
+    found, warned = check_policies(fleet, registry)
+    errors += found
+    warnings += [*warned, *_idle_grants(fleet, registry), *_peopled(fleet)]
     routes = []
     for alias in sorted({fleet.route_of(name).alias for name in fleet.agents}):
         route = fleet.routes[alias]

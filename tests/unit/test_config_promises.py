@@ -49,10 +49,8 @@ WISHES = [
     ("own gvisor", "    limits: {steps: 20}", "    sandbox: gvisor", [13]),
     ("schedules", "governor:", f"schedules:\n  - {SCHEDULE % 'a'}\n  - {SCHEDULE % 'b'}\ngovernor:", [25, 26]),
     ("mcp", "governor:", "mcp:\n  docs: {command: [serve]}\ngovernor:", [25]),
-    ("sources", "governor:", 'sources:\n  "tool:web.*": {trust: none}\ngovernor:', [25]),
     ("daemon", "mode: child", "mode: daemon", [24]),
     ("cron", "mode: child", "mode: cron", [24]),
-    ("condition", "may: host.*}", "may: host.*, if: 'true'}", [19]),
     ("processes", '{cost: "$1"}', '{cost: "$1", processes: 3}', [17]),
     ("concurrency", '{cost: "$1"}', '{cost: "$1", concurrency: 3}', [17]),
     ("degrade", '{cost: "$1"}', '{cost: "$1", degrade: local}', [17]),
@@ -98,7 +96,7 @@ def test_each_wish_that_is_not_kept_is_refused_at_its_line(
 def test_all_wishes_are_refused_together(folder: Path) -> None:
     """One pass names everything, not only the first."""
     text = PLAIN
-    wanted = ("gvisor", "own gvisor", "daemon", "condition", "shadow", "anthropic")
+    wanted = ("gvisor", "own gvisor", "daemon", "shadow", "anthropic")
     for name, old, new, _ in WISHES:
         if name in wanted:
             text = text.replace(old, new, 1)
@@ -112,8 +110,6 @@ def test_the_page_names_every_wish_that_is_refused() -> None:
     words = (
         "schedules",
         "mcp",
-        "sources",
-        "`if`",
     )
     more = (
         "governor.mode",

@@ -1,8 +1,8 @@
 """Build: the blocks that fit the schema become specs; prompts are read here, once.
 
 In:   the draft and the folder. Out: `Parts`, and the problems of prompts that cannot be read.
-May import: `draft`, `file_model`, `files`, `sandbox_model`, `sandbox_mounts`, `specs`; errors. Must not know: routes' resolution,
-cross-checks.
+May import: `draft`, `file_model`, `files`, `policy_model`, `sandbox_model`, `sandbox_mounts`, `specs`; errors. Must not know:
+routes' resolution, cross-checks.
 Broken drafts are built too, so that unreadable prompts are reported with the rest; such parts never reach a `Fleet`.
 """
 
@@ -29,12 +29,14 @@ from midwatch.config.file_model import (
     WhenFile,
 )
 from midwatch.config.files import read_text
+from midwatch.config.policy_model import ContainmentFile, PolicyFile
 from midwatch.config.sandbox_model import EgressFile, SandboxFile, SandboxLimitsFile
 from midwatch.config.sandbox_mounts import find, target_of
 from midwatch.config.specs import (
     AgentSpec,
     BudgetSpec,
     ChannelSpec,
+    ContainmentSpec,
     EgressRule,
     Escalation,
     Exempt,
@@ -47,6 +49,7 @@ from midwatch.config.specs import (
     McpSpec,
     MountSpec,
     ObservedWhen,
+    PolicySpec,
     ReviewSpec,
     SandboxLimits,
     SandboxSpec,
@@ -75,6 +78,8 @@ class Parts:
     verticals: Mapping[str, tuple[str, ...]]
     budgets: Mapping[str, BudgetSpec]
     sources: Mapping[str, SourceSpec]
+    policies: tuple[PolicySpec, ...]
+    containment: ContainmentSpec
     grants: tuple[Grant, ...]
     environment: str
     gates: tuple[GateRule, ...]
@@ -103,10 +108,12 @@ def build(draft: Draft, *, base: Path) -> tuple[Parts, list[Problem]]:
         budgets=_frozen({scope: _budget(scope, budget) for scope, budget in file.budgets.items()}),
         sources=_frozen(
             {
-                pattern: SourceSpec(pattern, source.trust, source.readers, source.writers)
+                pattern: SourceSpec(pattern, source.trust, source.readers, source.writers, source.name or "")
                 for pattern, source in file.sources.items()
             }
         ),
+        policies=tuple(_policy(policy) for policy in file.policies),
+        containment=_containment(file.containment),
         grants=tuple(_grant(grant) for grant in file.grants),
         environment=file.environment or "",
         gates=tuple(_gate(gate) for gate in file.gates),
@@ -211,6 +218,16 @@ def _budget(scope: str, budget: BudgetFile) -> BudgetSpec:
 
 def _grant(grant: GrantFile) -> Grant:
     return Grant(grant.who, grant.may, _frozen(grant.where), grant.if_)
+
+
+def _policy(policy: PolicyFile) -> PolicySpec:
+    return PolicySpec(policy.who, policy.may, policy.roles, _frozen(policy.where), policy.when)
+
+
+def _containment(containment: ContainmentFile | None) -> ContainmentSpec:
+    if containment is None:
+        return ContainmentSpec()
+    return ContainmentSpec(containment.mode, containment.ask, containment.timeout)
 
 
 def _gate(gate: GateFile) -> GateRule:

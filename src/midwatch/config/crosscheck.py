@@ -1,8 +1,8 @@
 """Cross-checks: what no single block of a fleet file can know about itself.
 
 In:   the draft, and the aliases that exist. Out: problems: dangling names, wrong roles, doubles, missing shapes.
-May import: `draft`, `file_model`, `files`, `routing`, `sandbox_rules`, `specs`, `yaml_source`; errors. Must not know: tools (the wiring
-checks globs against the tools that exist), prices.
+May import: `draft`, `file_model`, `files`, `policy_rules`, `routing`, `sandbox_rules`, `specs`, `yaml_source`; errors.
+Must not know: tools (the wiring checks globs against the tools that exist), prices.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from midwatch.config.command_rules import check_command
 from midwatch.config.draft import Draft
 from midwatch.config.file_model import AgentFile, WhenFile
 from midwatch.config.files import locate
+from midwatch.config.policy_rules import check_policies, check_sources
 from midwatch.config.routing import aliases
 from midwatch.config.sandbox_rules import check_sandbox
 from midwatch.config.yaml_source import Place
@@ -46,7 +47,8 @@ def cross_check(draft: Draft, *, base: Path, environ: Mapping[str, str]) -> list
         _graph(draft),
         _verticals(draft),
         _budgets(draft),
-        _sources(draft),
+        check_sources(draft),
+        check_policies(draft),
         _grants(draft),
         _gates(draft),
         _review(draft),
@@ -178,13 +180,6 @@ def _budgets(draft: Draft) -> Iterator[Problem]:
             yield draft.problem(place, message, "empty-budget")
         if scope == "run" and budget.per is not None:
             yield draft.problem((*place, "per"), "a run has no window; take `per` away", "window-of-run")
-
-
-def _sources(draft: Draft) -> Iterator[Problem]:
-    for pattern, source in draft.file.sources.items():
-        if source.trust == "full" and not source.writers:
-            message = f"`{pattern}` is trusted and names no `writers`; say who else may write there"
-            yield draft.problem(("sources", pattern), message, "trusted-without-writers")
 
 
 def _grants(draft: Draft) -> Iterator[Problem]:

@@ -22,7 +22,7 @@ from midwatch.errors import InvalidFleet, Problem
 
 __all__ = ["Draft", "draft", "known_keys"]
 
-_LISTS: Final = ("tools", "grants", "gates", "schedules")
+_LISTS: Final = ("tools", "policies", "grants", "gates", "schedules")
 _ENTRIES: Final = frozenset(
     (
         "presets",
@@ -32,6 +32,7 @@ _ENTRIES: Final = frozenset(
         "verticals",
         "budgets",
         "sources",
+        "policies",
         "tools",
         "grants",
         "gates",

@@ -1,7 +1,8 @@
 """The fleet file's shape: one pydantic model for each block, with the sentences that editors and the reference show.
 
 In:   plain values from `yaml_source`. Out: validated blocks; pydantic's errors, which `draft` turns into problems.
-May import: records; pydantic; `file_types`, `sandbox_model`, `specs`. Must not know: lines, files on disk, what refers to what.
+May import: records; pydantic; `file_types`, `policy_model`, `sandbox_model`, `specs`. Must not know: lines, files on disk,
+what refers to what.
 Why `null`, `[]` and absent mean the same (nothing allowed): a list that somebody has emptied must not open anything.
 One word may stand for a list of one.
 """
@@ -39,6 +40,7 @@ from midwatch.config.file_types import (
     version,
     words_schema,
 )
+from midwatch.config.policy_model import Contained, PolicyFile, SourceFile
 from midwatch.config.sandbox_model import Sandboxed
 from midwatch.config.specs import AgentRole, ChannelFormat, ObservedOp, Per, Protocol, Provider
 from midwatch.records.effect import Role
@@ -57,6 +59,7 @@ __all__ = [
     "LimitsFile",
     "McpFile",
     "ObservedFile",
+    "PolicyFile",
     "PriceFile",
     "ReviewFile",
     "RouteFile",
@@ -192,14 +195,6 @@ class BudgetFile(Block):
     shadow: bool = Field(False, description="Count only, stop nothing.")
 
 
-class SourceFile(Block):
-    """How far facts from a source are trusted."""
-
-    trust: Literal["none", "full"] = Field("none", description="Whether what it says may steer an action.")
-    readers: Lines = Field((), description="Who may read what it says: `everyone`, `requester`, or names.")
-    writers: Lines = Field((), description="Who else writes there. Required when trusted.")
-
-
 class GrantFile(Block):
     """Who may do what. What no grant allows is denied."""
 
@@ -208,7 +203,9 @@ class GrantFile(Block):
     where: dict[Argument, Lines] = Field(
         {}, description="Bounds of arguments: globs, one of which the argument's value must match. Absent: no bound."
     )
-    if_: Line | None = Field(None, alias="if", description="Condition in CEL.")
+    if_: Line | None = Field(
+        None, alias="if", description="Condition in CEL over `args`, the call's arguments. Only true counts."
+    )
 
 
 class ObservedFile(Block):
@@ -395,6 +392,12 @@ class FleetFile(Block):
     )
     sources: Annotated[dict[Line, SourceFile], BeforeValidator(or_empty)] = Field(
         {}, description="Trust in what tools bring in, by pattern, such as `tool:web.*`."
+    )
+    policies: Annotated[tuple[PolicyFile, ...], BeforeValidator(rows)] = Field(
+        (), description="Which causes may bring about what; grants still bound it."
+    )
+    containment: Contained | None = Field(
+        None, description="Whether verdicts on causes stop calls; `record` unless given."
     )
     grants: Annotated[tuple[GrantFile, ...], BeforeValidator(rows)] = Field((), description="Who may do what.")
     environment: Name | None = Field(

@@ -7,7 +7,7 @@ May import: records; pydantic; `quantities`. Must not know: blocks, lines, files
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, get_args
 
 from pydantic import (
     BaseModel,
@@ -39,8 +39,10 @@ from midwatch.records.principal import NAME_PATTERN
 
 __all__ = [
     "CRON_PATTERN",
+    "AllRoles",
     "Argument",
     "Block",
+    "Causes",
     "Count",
     "Duration",
     "Effects",
@@ -189,6 +191,23 @@ Roles = Annotated[
     tuple[Role, ...],
     BeforeValidator(listed),
     words_schema(words=("target", "command", "credential", "selector", "quantity", "content", "control")),
+]
+_CAUSE_PATTERN: Final = r"^(?:operator|(?:person|source|service|caller|third_party|agent):[^\s:][^\s]{0,199})$"
+Causes = Annotated[
+    tuple[Annotated[str, StringConstraints(pattern=_CAUSE_PATTERN)], ...],
+    BeforeValidator(listed),
+    words_schema(_CAUSE_PATTERN),
+]
+
+
+def _every_role(value: object) -> object:
+    return get_args(Role) if value in ("all", ["all"]) else listed(value)
+
+
+AllRoles = Annotated[
+    tuple[Role, ...],
+    BeforeValidator(_every_role),
+    words_schema(words=(*get_args(Role), "all")),
 ]
 
 

@@ -27,6 +27,7 @@ from midwatch.config.specs import (
     Backend,
     BudgetSpec,
     ChannelSpec,
+    ContainmentSpec,
     Escalation,
     GateRule,
     GateWhen,
@@ -35,6 +36,7 @@ from midwatch.config.specs import (
     ImportSpec,
     Limits,
     McpSpec,
+    PolicySpec,
     PriceSpec,
     ReviewSpec,
     RouteSpec,
@@ -53,6 +55,7 @@ __all__ = [
     "AgentSpec",
     "BudgetSpec",
     "ChannelSpec",
+    "ContainmentSpec",
     "Escalation",
     "Fleet",
     "GateRule",
@@ -62,6 +65,7 @@ __all__ = [
     "ImportSpec",
     "Limits",
     "McpSpec",
+    "PolicySpec",
     "PriceSpec",
     "ReviewSpec",
     "RouteSpec",
@@ -72,7 +76,13 @@ __all__ = [
     "TeamSpec",
 ]
 
-_LATER: Final[Mapping[str, Any]] = {"environment": "", "review": ReviewSpec(), "channels": {}}
+_LATER: Final[Mapping[str, Any]] = {
+    "environment": "",
+    "review": ReviewSpec(),
+    "channels": {},
+    "policies": (),
+    "containment": ContainmentSpec(),
+}
 """Blocks that the format did not have from the start, and what they are when a file says nothing: left out of digests then, so
 that a run which waits goes on under a newer version. Fields of specs say the same with `metadata={"later": True}`."""
 
@@ -94,7 +104,7 @@ class Fleet:
         text: the file's text as read.
         digest: hex SHA-256 of the canonical JSON (RFC 8785) of what the fleet means: the routes that agents use as
             resolved, prompts in full, tool specifications; without comments, unused routes, and where the folder is.
-        policy_digest: the same over grants, gates and review, environment, budgets, sandboxes, sources, tools.
+        policy_digest: the same over grants, policies, sources, containment, gates and review, environment, budgets, sandboxes, tools.
         preset: the one chosen, or None when the file has none.
         presets: as written.
         routes: by alias, as the preset resolves them.
@@ -117,6 +127,8 @@ class Fleet:
     verticals: Mapping[str, tuple[str, ...]]
     budgets: Mapping[str, BudgetSpec]
     sources: Mapping[str, SourceSpec]
+    policies: tuple[PolicySpec, ...]
+    containment: ContainmentSpec
     grants: tuple[Grant, ...]
     environment: str
     gates: tuple[GateRule, ...]
@@ -216,9 +228,11 @@ def _assemble(
         "agent_sandboxes": {name: agent.sandbox for name, agent in parts.agents.items()},
         "budgets": parts.budgets,
         "channels": parts.channels,
+        "containment": parts.containment,
         "environment": parts.environment,
         "gates": parts.gates,
         "grants": parts.grants,
+        "policies": parts.policies,
         "review": parts.review,
         "sandbox": parts.sandbox,
         "sources": parts.sources,

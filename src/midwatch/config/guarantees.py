@@ -25,8 +25,7 @@ def not_guaranteed(fleet: Fleet) -> tuple[Problem, ...]:
             _routes(fleet),
             _agents(fleet),
             _budgets(fleet),
-            _sources(fleet),
-            _grants(fleet),
+            _servers(fleet),
             _operation(fleet),
         )
         for problem in found
@@ -70,20 +69,9 @@ def _budgets(fleet: Fleet) -> Iterator[Problem]:
             yield _refuse(fleet, place, f"a window for the agent `{scope}`", "take `per` away: it bounds each run then")
 
 
-def _sources(fleet: Fleet) -> Iterator[Problem]:
+def _servers(fleet: Fleet) -> Iterator[Problem]:
     for name in fleet.mcp:
         yield _refuse(fleet, ("mcp", name), f"the MCP server `{name}`", "write its tools in Python, or take it away")
-    for pattern in fleet.sources:
-        place = ("sources", pattern)
-        yield _refuse(
-            fleet, place, f"the trust of `{pattern}`", "take it away; grants alone decide what an agent may do"
-        )
-
-
-def _grants(fleet: Fleet) -> Iterator[Problem]:
-    for index, grant in enumerate(fleet.grants):
-        if grant.condition is not None:
-            yield _refuse(fleet, ("grants", index, "if"), "a condition of a grant", "bound its arguments with `where`")
 
 
 def _operation(fleet: Fleet) -> Iterator[Problem]:

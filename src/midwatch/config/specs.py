@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-from midwatch.records.effect import EffectClass, Label
+from midwatch.records.effect import EffectClass, Label, Role
 from midwatch.records.spend import Unit
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "BudgetSpec",
     "ChannelFormat",
     "ChannelSpec",
+    "ContainmentSpec",
     "EgressRule",
     "Escalation",
     "Exempt",
@@ -37,6 +38,7 @@ __all__ = [
     "ObservedOp",
     "ObservedWhen",
     "Per",
+    "PolicySpec",
     "PriceSpec",
     "ProgramSpec",
     "Protocol",
@@ -303,12 +305,23 @@ class BudgetSpec:
 
 @dataclass(frozen=True, slots=True)
 class SourceSpec:
-    """How far facts from a source are trusted, who may read them, who else writes there."""
+    """How far facts from a source are trusted, who may read them, who else writes there.
+
+    Attributes:
+        pattern: `tool:GLOB`: results of tools that match. label: its own name; empty: the glob (`name` is what causes are called by).
+        readers: `everyone`, `requester`, or names; empty: the run's default.
+    """
 
     pattern: str
     trust: Literal["none", "full"]
     readers: tuple[str, ...]
     writers: tuple[str, ...] = ()
+    label: str = field(default="", metadata={"later": True})
+
+    @property
+    def name(self) -> str:
+        """Give what follows `source:` in the cause of what it says."""
+        return self.label or self.pattern.removeprefix("tool:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,13 +331,36 @@ class Grant:
     Attributes:
         who: `agent:NAME`, where the name may be a glob.
         where: per argument, globs one of which its value must match; an empty tuple matches nothing. No key, no bound.
-        condition: CEL; refused at run time in this version.
+        condition: CEL over `args`, the call's arguments; nothing but true counts.
     """
 
     who: tuple[str, ...]
     may: tuple[str, ...]
     where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     condition: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySpec:
+    """Causes that match any of `who` may bring about tools that match any of `may`, in the roles named.
+
+    `who`: `KIND` or `KIND:GLOB`, such as `source:crm`. `where`: per argument, patterns one of which it must match. `condition`: as there.
+    """
+
+    who: tuple[str, ...]
+    may: tuple[str, ...]
+    roles: tuple[Role, ...]
+    where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    condition: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ContainmentSpec:
+    """What becomes of a verdict on causes: `record` writes it down, `enforce` lets it stop the call, or wait for the role `ask`."""
+
+    mode: Literal["record", "enforce"] = "record"
+    ask: str = "operator"
+    timeout_us: int = 900_000_000
 
 
 ObservedOp = Literal["created", "modified", "deleted", "permission", "executed", "read"]

@@ -2,7 +2,7 @@
 
 In:   the fleet's grants; an agent's name, a tool's name and its parsed arguments.
 Out:  `Allowed` naming the grant, or `Denied` with a hint that quotes no value.
-May import: config, records. Must not know: budgets, gates, the graph, what a tool does.
+May import: `conditions`; config, records. Must not know: budgets, gates, the graph, what a tool does.
 Why so small: labels, mandates and acquired authority come on top of this and can only narrow it (CONTAINMENT.md, 18–19).
 """
 
@@ -14,6 +14,7 @@ from typing import Any
 
 from midwatch.config.matching import fits
 from midwatch.config.specs import Grant
+from midwatch.containment.conditions import holds
 from midwatch.records.decision import Allowed, Denied
 
 __all__ = ["decide"]
@@ -35,8 +36,8 @@ def decide(grants: Sequence[Grant], *, agent: str, tool: str, arguments: Mapping
             continue
         if not any(fnmatchcase(tool, may) for may in grant.may):
             continue
-        if grant.condition is not None:
-            near.append("its condition cannot be evaluated by this version")
+        if grant.condition is not None and not holds(grant.condition, arguments):
+            near.append("its condition does not hold")
             continue
         broken = [name for name, globs in grant.where.items() if not fits(arguments.get(name), globs)]
         if not broken:
