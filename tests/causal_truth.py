@@ -100,7 +100,7 @@ class Truth:
 
     def files(self, event: Event) -> Iterator[Edge]:
         if event.kind == "effects.releasing":
-            chosen = self.latest(event.run, self.body(event.data.get("paths_blob")) or [])
+            chosen = self.latest(event.run, self.body(event.data.get("paths_blob")))
             yield from (Edge(item.seq, event.seq, "released") for item in chosen)
         elif event.kind == "gate.opened" and event.task == "release":
             yield from (Edge(item.seq, event.seq, "released") for item in self.latest(event.run, None))

@@ -69,9 +69,10 @@ class SqlFiles:
         body = self._blobs.get(digest) if isinstance(digest, str) else None
         return None if body is None else orjson.loads(body)
 
-    def paths_of(self, draft: EventDraft) -> list[str]:
-        """Give the paths that a commit is about to write."""
-        return list(self.blob(draft.data.get("paths_blob")) or ())
+    def paths_of(self, draft: EventDraft) -> list[str] | None:
+        """Give the paths that a commit is about to write; None where it names none, so all."""
+        found = self.blob(draft.data.get("paths_blob"))
+        return found if isinstance(found, list) else None
 
     def observe(self, seq: int, draft: EventDraft) -> list[_Row]:
         """Take in what a call was seen to do; gives the edges from those whose files it met."""

@@ -79,7 +79,7 @@ _WORDS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "intent": _intent,
     "finished": _finished,
     "signal": lambda data: f"structure was recovered by rule {_name(data, 'rule')}",
-    "plan": lambda data: f"planned {_name(data, 'dispatches')} tasks",
+    "plan": lambda data: f"planned, tasks: {_name(data, 'dispatches')}",
     "handoff": lambda data: f"handed over: {_name(data, 'status')}",
     "handoff.refused": lambda data: f"its handoff was refused: {_name(data, 'code')}",
     "gate.opened": lambda data: f"{_name(data, 'who')} was asked, gate {_name(data, 'gate')}",

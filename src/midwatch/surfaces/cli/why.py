@@ -71,7 +71,10 @@ def _lines(found: Why) -> Iterator[str]:
         yield f"quarantined  by event {found.quarantined}"
     shown, all_of_them = len(found.chains), found.beginnings
     many = f"{found.causes:,}" if found.complete else f"more than {found.causes:,}"
-    ways = "no chain" if not shown else f"{shown} of {all_of_them} chains" if shown < all_of_them else f"{shown} chains"
+    word = "chain" if all_of_them == 1 else "chains"
+    ways = (
+        f"no {word}" if not shown else f"{shown} {word}" if shown == all_of_them else f"{shown} of {all_of_them} {word}"
+    )
     yield f"{many} events led to it; {ways} shown, the shortest from each beginning"
 
 
