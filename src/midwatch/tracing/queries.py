@@ -1,4 +1,4 @@
-"""Queries: a run's events as a tree, a fragment of output back to its model call, and what was spent where.
+"""Queries: a run's events as a tree, a fragment of output back to its model call, what was spent where; causes from `causes`.
 
 In:   a store, a full run id. Out: values of `tracing.facts`.
 May import: store (port), records, errors. Must not know: the engine, how an answer is shown.
@@ -19,9 +19,10 @@ from midwatch.records.event import Event
 from midwatch.records.gate import GateRow
 from midwatch.records.run import RunRow
 from midwatch.store.port import Store, Tx
+from midwatch.tracing.causes import blast, why
 from midwatch.tracing.facts import ModelItem, NodePart, NoteItem, Place, Share, Spend, ToolItem, Trace, Which
 
-__all__ = ["events", "gates", "spend", "trace", "which"]
+__all__ = ["blast", "events", "gates", "spend", "trace", "which", "why"]
 
 _PAGE: Final = 1000
 
