@@ -118,6 +118,13 @@ def test_a_right_whose_condition_fails_gives_nothing() -> None:
 
 
 @pytest.mark.req("POLICY-3")
+def test_a_condition_that_takes_too_many_steps_is_a_no() -> None:
+    """An agent chooses how long its lists are; a comprehension over a comprehension of them must not hold up everybody."""
+    nested = "args.count.all(x, args.count.all(y, args.count.all(z, x + y + z >= 0)))"
+    assert (True, False) == (holds(nested, {"count": [1, 2]}), holds(nested, {"count": list(range(9_000))}))
+
+
+@pytest.mark.req("POLICY-3")
 def test_a_condition_is_compiled_once() -> None:
     """The same text is the same object, so a call costs no compilation."""
     first, second = compile_condition("args.count < 7"), compile_condition("args.count < 7")

@@ -201,6 +201,7 @@ def test_a_source_without_readers_is_as_open_as_its_tools(tmp_path: Path) -> Non
         ("who: 'person:*', may: mail.send, roles: [credential]", "idle-role"),
         ("who: 'person:*', may: mail.send, roles: all, where: {cc: x}", "idle-policy"),
         ("who: 'person:*', may: pay.transfer, roles: all, where: {amount: '5'}", "never-true"),
+        ("who: 'person:*', may: mail.send, roles: all, where: {to.name: ann}", "idle-policy"),
         ("who: 'person:*', may: mail.send, roles: all, where: {to: ann}", "never-true"),
         ("who: 'person:*', may: mail.send, roles: all, where: {to: 'ann*'}", "never-true"),
         ("who: 'person:*', may: mail.send, roles: all, where: {urgency: quick}", "never-true"),

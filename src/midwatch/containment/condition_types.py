@@ -13,13 +13,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
+import orjson
 from cel_expr_python import cel  # type: ignore[import-untyped]  # it ships stubs without a py.typed
 
 from midwatch.containment.conditions import ARGS, ConditionFault, compile_with, literal
 
-__all__ = ["Findings", "examine"]
+__all__ = ["Findings", "examine", "schema_at"]
 
 _DEPTH: Final = 16
 _TOKEN: Final = re.compile(
@@ -27,6 +29,7 @@ _TOKEN: Final = re.compile(
     r"|(?P<path>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)|(?P<sign>&&|\|\||==|!=|<=|>=|\S)"
 )
 _TURNED: Final = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "==": "==", "!=": "!="}
+_CLOSED: Final = frozenset({"string", "integer", "number", "boolean", "array"})
 _PLAIN: Final = {"string": cel.Type.STRING, "integer": cel.Type.INT, "boolean": cel.Type.BOOL}
 
 
@@ -53,10 +56,31 @@ class _Token:
 
 
 def examine(source: str, schema: Mapping[str, Any]) -> Findings:
-    """Hold a condition against an input schema."""
+    """Hold a condition against an input schema; the same pair is looked at once in the life of a process."""
+    return _examine(source, orjson.dumps(schema, option=orjson.OPT_SORT_KEYS))
+
+
+def schema_at(root: Mapping[str, Any], path: str) -> Mapping[str, Any] | None:
+    """Give the schema of an argument by its dotted name, an empty one where nothing is declared; None where it cannot be."""
+    here: Mapping[str, Any] = root
+    for part in path.split("."):
+        ways = _branches(_resolved(here, root), root)
+        found = [way["properties"][part] for way in ways if part in (way.get("properties") or {})]
+        if found:
+            here = _resolved(found[0], root)
+            continue
+        if all(way.get("type") in _CLOSED or way.get("additionalProperties") is False for way in ways):
+            return None
+        return {}
+    return here
+
+
+@lru_cache(maxsize=4096)
+def _examine(source: str, written: bytes) -> Findings:
+    schema: dict[str, Any] = orjson.loads(written)
     tokens = [_Token(str(found.lastgroup), found[0], found.start()) for found in _TOKEN.finditer(source)]
     paths = list(dict.fromkeys(_paths(tokens)))
-    unknown = next((path for path in paths if _at(schema, path) is None), None)
+    unknown = next((path for path in paths if schema_at(schema, path) is None), None)
     if unknown is not None:
         return Findings(fault=f"there is no argument `{unknown}`")
     types = {name: kind for name, (kind, _) in _types(schema, schema, "", 0)}
@@ -135,27 +159,6 @@ def _branches(schema: Mapping[str, Any], root: Mapping[str, Any]) -> list[Mappin
     return [part for part in parts if part.get("type") != "null"]
 
 
-def _at(root: Mapping[str, Any], path: str) -> Mapping[str, Any] | None:
-    """Give the schema of an argument, an empty one where nothing is declared; None where it cannot be."""
-    here: Mapping[str, Any] = root
-    for part in path.split("."):
-        found = [
-            branch["properties"][part]
-            for branch in _branches(_resolved(here, root), root)
-            if part in (branch.get("properties") or {})
-        ]
-        if found:
-            here = _resolved(found[0], root)
-            continue
-        ways = _branches(_resolved(here, root), root)
-        if all(way.get("type") in {"string", "integer", "number", "boolean", "array"} for way in ways):
-            return None
-        if all(way.get("additionalProperties") is False for way in ways):
-            return None
-        return {}
-    return here
-
-
 def _types(
     schema: Mapping[str, Any], root: Mapping[str, Any], path: str, depth: int
 ) -> Iterator[tuple[str, tuple[Any, bool]]]:
@@ -205,7 +208,7 @@ def _choices(schema: Mapping[str, Any] | None, root: Mapping[str, Any]) -> list[
 
 def _strange(tokens: Sequence[_Token], root: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for path, sign, values in _comparisons(tokens):
-        choices = _choices(_at(root, path), root)
+        choices = _choices(schema_at(root, path), root)
         if choices is not None and sign in {"==", "!=", "in"}:
             yield from ((path, str(value)) for value in values if value not in choices)
 
@@ -269,7 +272,7 @@ def _never(tokens: Sequence[_Token], root: Mapping[str, Any]) -> bool:
             return False
         rooms.setdefault(found[0], []).append((found[1], found[2]))
         at += found[3] + 1
-    return any(_empty(said, _at(root, path) or {}, root) for path, said in rooms.items())
+    return any(_empty(said, schema_at(root, path) or {}, root) for path, said in rooms.items())
 
 
 def _empty(said: Sequence[tuple[str, list[Any]]], schema: Mapping[str, Any], root: Mapping[str, Any]) -> bool:

@@ -83,7 +83,7 @@ def compile_with(source: str, types: Mapping[str, Any], *, open_: bool = False) 
     variables = {ARGS: _ANY, **{f"{ARGS}.{name}": kind for name, kind in types.items()}}
     try:
         with _LOCK:
-            made = cel.NewEnv(variables=variables, extensions=[ext_strings.ExtStrings()]).compile(source)
+            made = (_environment(variables) if types else _plain()).compile(source)
             kind = made.return_type().name()
     except (RuntimeError, TypeError, ValueError) as failure:
         first = (str(failure).splitlines() or ["it does not compile"])[0]
@@ -93,12 +93,22 @@ def compile_with(source: str, types: Mapping[str, Any], *, open_: bool = False) 
     return made
 
 
+def _environment(variables: Mapping[str, Any]) -> Any:
+    return cel.NewEnv(variables=dict(variables), extensions=[ext_strings.ExtStrings()])
+
+
+@lru_cache(maxsize=1)
+def _plain() -> Any:
+    """Give the environment in which nothing is known of the arguments."""
+    return _environment({ARGS: _ANY})
+
+
 @lru_cache(maxsize=4096)
 def literal(text: str) -> Any:
     """Give the value of a literal as it is written in a condition; None when it is none."""
     try:
         with _LOCK:
-            found = cel.NewEnv(extensions=[ext_strings.ExtStrings()]).compile(text).eval(data={})
+            found = _plain().compile(text).eval(data={ARGS: {}})
             return None if found.type().name() in {"ERROR", "UNKNOWN"} else found.plain_value()
     except (RuntimeError, TypeError, ValueError):
         return None

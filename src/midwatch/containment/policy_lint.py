@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from midwatch.config.fleet import Fleet
 from midwatch.config.specs import PolicySpec
-from midwatch.containment.condition_types import Findings, examine
+from midwatch.containment.condition_types import Findings, examine, schema_at
 from midwatch.containment.conditions import ConditionFault, compile_condition
 from midwatch.containment.policies import slot
 from midwatch.containment.roles import kinds, places_of
@@ -27,6 +27,7 @@ __all__ = ["check_policies"]
 
 Place = tuple[str | int, ...]
 _STRANGERS: Final = frozenset({"third_party", "caller"})
+_NO_TEXT: Final = frozenset({"integer", "number", "boolean", "null"})
 _SHOWN: Final = 3
 
 
@@ -108,13 +109,12 @@ def _bounds(fleet: Fleet, place: Place, policy: PolicySpec, tools: Sequence[Tool
     """Find bounds that nothing can satisfy."""
     for name, texts in policy.where.items():
         where = fleet.where(*place, "where", name)
-        having = [tool for tool in tools if name in {declared.name for declared in places_of(tool)}]
+        having = [tool for tool in tools if schema_at(tool.input_schema, name) is not None]
         if tools and not having:
             yield Problem(where, f"no tool that this policy names has an argument `{name}`; correct it", "idle-policy")
         for tool in having:
-            declared = next(each for each in places_of(tool) if each.name == name)
-            part = tool.input_schema.get("properties", {}).get(name)
-            if part is not None and not declared.text:
+            part = schema_at(tool.input_schema, name) or {}
+            if part.get("type") in _NO_TEXT:
                 message = f"`{name}` of `{tool.name}` holds no text, so no pattern fits it; write a condition in `when`"
                 yield Problem(where, message, "never-true")
                 continue
@@ -124,7 +124,7 @@ def _bounds(fleet: Fleet, place: Place, policy: PolicySpec, tools: Sequence[Tool
                     yield Problem(where, f"`{text}` fits no `{name}` of `{tool.name}`: {why}", "never-true")
 
 
-def _unfit(text: str, kind: str | None, part: Mapping[str, Any] | None) -> str | None:
+def _unfit(text: str, kind: str | None, part: Mapping[str, Any]) -> str | None:
     read = slot(text, kind)
     if isinstance(read, OneOf) and not read.values:
         return f"it is no {kind}; correct it"
@@ -132,7 +132,7 @@ def _unfit(text: str, kind: str | None, part: Mapping[str, Any] | None) -> str |
         return "a pattern of addresses begins with its scheme, such as `https://`"
     if isinstance(read, Pattern) and read.kind == "email" and "@" not in text:
         return "a pattern of mail addresses has an `@`, such as `*@example.org`"
-    choices = (part or {}).get("enum")
+    choices = part.get("enum")
     if isinstance(choices, list) and not any(isinstance(word, str) and fnmatchcase(word, text) for word in choices):
         return f"it can only be {', '.join(f'`{word}`' for word in choices[:8])}"
     return None
