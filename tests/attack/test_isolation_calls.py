@@ -128,3 +128,30 @@ def test_a_launcher_that_was_killed_takes_no_later_sandbox_with_it(tmp_path: Pat
             await backend.close()
 
     assert ("crashed", b"2\n") == asyncio.run(attack())
+
+
+@pytest.mark.req("ISOLATION-1")
+def test_a_sandbox_is_killed_before_its_supervisor_and_never_runs_in_real_time(tmp_path: Path) -> None:
+    """Whatever score and rights this process was started with: the sandbox has others, and cannot better them."""
+    ask = """
+import os
+print(open("/proc/self/oom_score_adj").read().strip())
+for value in ("0", "-1000"):
+    try:
+        file = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+        os.write(file, value.encode())
+    except OSError:
+        pass
+print(open("/proc/self/oom_score_adj").read().strip())
+for policy in (os.SCHED_FIFO, os.SCHED_RR):
+    try:
+        os.sched_setscheduler(0, policy, os.sched_param(1))
+        print("real time")
+    except OSError:
+        pass
+"""
+    said = inside(SandboxProfile(tmp_path), lambda box: run(box, ask)).stdout.split()
+    own = int(Path("/proc/self/oom_score_adj").read_text())
+    assert 500 == int(said[0])
+    assert own <= int(said[1])  # 500 still, where root has every right to say so for good
+    assert 2 == len(said)

@@ -99,6 +99,7 @@ def test_a_profile_is_written_out_as_bounds_and_rights() -> None:
         "PidsLimit": 64,
         "NanoCpus": 1_000_000_000,
         "OomKillDisable": False,
+        "OomScoreAdj": 500,
         "Ulimits": [
             {"Name": "core", "Soft": 0, "Hard": 0},
             {"Name": "nofile", "Soft": 256, "Hard": 256},

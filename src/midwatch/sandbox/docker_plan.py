@@ -142,6 +142,7 @@ def _host(profile: SandboxProfile, place: Place) -> dict[str, Any]:
         "PidsLimit": _processes(profile),
         "NanoCpus": (limits.cpu_milli or 0) * 1_000_000,
         "OomKillDisable": False,
+        "OomScoreAdj": 500,
         "Ulimits": [
             {"Name": "core", "Soft": 0, "Hard": 0},
             {"Name": "nofile", "Soft": limits.open_files, "Hard": limits.open_files},

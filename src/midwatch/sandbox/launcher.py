@@ -45,6 +45,7 @@ MESSAGE: Final = 262_144
 _FDS: Final = 8
 _MOMENTS: Final = 500
 _HIGH: Final = 16
+_EXPENDABLE: Final = "500"
 _VIEW: Final = {"sticky": 0o711, "entries": 16_384, "bytes": 32 << 20}
 ETC: Final = ".etc"
 """Folder beside the sandboxes' own, with what all of them see as `/etc`."""
@@ -409,6 +410,14 @@ def _become(request: dict[str, Any], fds: list[int], told: int) -> None:
     for name, value in request["rlimits"].items():
         if value is not None:
             resource.setrlimit(_LIMITS[name], (value, value))
+    for kind in (
+        resource.RLIMIT_RTPRIO,
+        resource.RLIMIT_NICE,
+    ):  # no share of the processor bounds what runs in real time
+        resource.setrlimit(kind, (0, 0))
+    # The machine out of memory kills sandboxes before their supervisor, whose own score they would have.
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:
+        score.write(_EXPENDABLE)
     if request["owner"] is not None:
         os.setgroups([])
         os.setgid(request["owner"][1])
