@@ -24,9 +24,9 @@ import idna
 
 __all__ = ["KINDS", "Canonical", "amount", "canonical", "host", "kind_of", "url_parts", "words"]
 
-KINDS: Final = ("email", "url", "path", "iban", "date", "host", "name", "id", "number", "text")
-"""What an argument or a field may declare that it holds, as the `format` of its schema. `name` is a text that names somebody or something;
-`id` one that a service gave, better with what it names: `id:file` is never an `id:mail`."""
+KINDS: Final = ("email", "url", "path", "iban", "date", "host", "name", "title", "id", "number", "text")
+"""What an argument or a field may declare that it holds, as the `format` of its schema. `name` is a text that names somebody or something,
+`title` one that names what is made; `id` one that a service gave, better with what it names: `id:file` is never an `id:mail`."""
 
 LARGEST: Final = 2**53
 """Beyond it a JSON number is no longer exact; such an amount is no amount."""
@@ -170,6 +170,7 @@ _MAKERS: Final[Mapping[str, Callable[[str], str | None]]] = {
     "date": _date,
     "host": host,
     "name": _name,
+    "title": _name,
     "id": str,
     "text": str,
 }

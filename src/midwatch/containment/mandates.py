@@ -37,6 +37,7 @@ class Line:
         slots: per argument, what it takes: one of them is enough. An argument without slots takes nothing that needs reach.
         most: calls; None: as many as the parent's, or no cap in a root. totals: per argument of role quantity, the sum of all calls.
         parent: id of the line of the parent mandate that it was cut from; None in a root.
+        needs: arguments that the call must have, for the line to cover it.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Line:
     most: int | None = None
     totals: Mapping[str, Decimal] = field(default_factory=dict)
     parent: str | None = None
+    needs: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +207,8 @@ def _outside(balance: Balance, above: Mandate, line: Line) -> str | None:
     parent = above.line(line.parent or "")
     if parent is None or parent.tool != line.tool:
         return "a line is not cut from a line of the parent for the same tool"
+    if not parent.needs <= line.needs:
+        return "it would leave out what the parent's line is for"
     for name, slots in line.slots.items():
         if not all(any(narrower(slot, wide) for wide in parent.slots.get(name, ())) for slot in slots):
             return f"the slot `{name}` takes more than the parent's"
@@ -218,6 +222,8 @@ def _outside(balance: Balance, above: Mandate, line: Line) -> str | None:
 
 def _covers(balance: Balance, mandate: Mandate, line: Line, use: Use, at_us: int) -> Cover | Refused:
     sums: dict[str, Decimal] = {}
+    if not line.needs <= {name for name, *_ in use.values}:
+        return Refused("the call leaves out what the mandate is for")
     for name, value, kind, origins in use.values:
         slots = line.slots.get(name, ())
         if not any(accepts(slot, value, kind, origins) for slot in slots):

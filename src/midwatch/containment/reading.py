@@ -3,9 +3,10 @@
 In:   the request's text and label, the fleet's tool contracts, the operator's knobs. Out: a root `Mandate`, `by` naming this reader.
 May import: `canon`, `slots`, `mandates`, `roles`, tools' contract. Must not know: results, benchmarks, what a tool's words mean.
 
-    called for   the request holds enough of the words by which a tool names itself; rare words of a name count more than common ones
+    called for   the request holds enough of the words by which a tool is named or described; rare words count more than common ones
     addresses    an email, URL, account or file name takes those that the request spells out
-    names        a `name` takes names that the request mentions: quoted, capitalised, or beside the word by which the argument is called
+    names        a `name` takes names that the request mentions: quoted, capitalised, or beside the word by which the argument is called;
+                 a `title`, which names what is made, any words of the request, or a quoted title with its gaps filled
     ids          an `id:x` takes what a service gave as `id:x`, in a result for which the request named what to look for
     look-ups     an address takes what a service's directory gave for something that the request named
     knobs        the operator may bound amounts, enumerate choices, and let a named source choose a value (`delegate`)
@@ -19,22 +20,24 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from midwatch.containment.canon import Canonical, canonical, words
 from midwatch.containment.mandates import Line, Mandate
 from midwatch.containment.roles import kinds, needs_reach, places_of
-from midwatch.containment.slots import FromField, Mentioned, OneOf, Slot, UpTo, one_of
+from midwatch.containment.slots import FromField, Mentioned, OneOf, Slot, Template, UpTo, one_of
 from midwatch.records.label import Label
 from midwatch.tools.contract import ToolContract
 
 __all__ = ["BY", "Knob", "Reader", "called_for"]
 
 BY: Final = "deterministic reader of the request"
-NEEDED: Final = 0.5
+NEEDED: Final = 0.25
 """Share of a tool's own name that the request must hold, by weight of its words."""
 
 LONGEST: Final = 8
@@ -44,7 +47,7 @@ CALLS: Final = 10
 _MOST_WORDS: Final = 2_000
 _ADDRESSES: Final = frozenset({"email", "url", "iban", "path"})
 _QUOTED: Final = re.compile(r"'([^'\n]{1,200})'(?![A-Za-z])|\"([^\"\n]{1,200})\"|“([^”\n]{1,200})”|`([^`\n]{1,200})`")
-_CAPITAL: Final = re.compile(r"\b[A-Z][\w&'’.-]*(?:[ ][A-Z][\w&'’.-]*){0,4}")
+_CAPITAL: Final = re.compile(r"\b[A-Z][\w&'’.-]*(?:[ ][A-Z0-9][\w&'’.-]*){0,4}")
 _FILE: Final = re.compile(r"[\w./-]{1,200}\.[A-Za-z0-9]{1,5}\b")
 _TYPED: Final = {
     "email": re.compile(r"[A-Za-z0-9.!#$%&*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,8}"),
@@ -52,6 +55,8 @@ _TYPED: Final = {
     "iban": re.compile(r"\b[A-Z]{2}[0-9]{2}[A-Z0-9]{8,30}\b"),
     "path": _FILE,
 }
+_GAP: Final = re.compile(r"\{[^{}]{1,60}\}")
+_SENTENCE: Final = re.compile(r"\.(?=[A-Z])")
 _ENDINGS: Final = ("ations", "ation", "ings", "ing", "ies", "ions", "ion", "ers", "er", "ed", "es", "s", "e", "y")
 _EMPTY: Final = frozenset(
     (
@@ -85,11 +90,15 @@ class Knob:
     """What the operator says about one argument, in the fleet's policies.
 
     Attributes:
-        delegate: a source that the request names may choose the value, whoever wrote it. The residual: whoever controls that source.
+        delegate: globs of reading tools: a source of theirs that the request names may choose the value, whoever wrote it. The residual:
+            whoever controls that source.
+        addressed: an address that the request spells out is leave to call the tool with it, though the request does not call the tool
+            by its words. The residual: whatever else the request says of that address, such as not to.
         most: of one call and of all calls together. values: the only ones that are taken without a person.
     """
 
-    delegate: bool = False
+    delegate: tuple[str, ...] = ()
+    addressed: bool = False
     most: Decimal | None = None
     values: tuple[Any, ...] = ()
 
@@ -105,6 +114,7 @@ class _Spoken:
     names: frozenset[tuple[str, ...]]
     typed: Mapping[str, frozenset[Canonical]]
     quoted: tuple[str, ...]
+    templates: tuple[Template, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,28 +138,38 @@ class Reader:
         for contract in self.contracts:
             if contract.effect == "pure" or (contract.effect == "read" and not contract.open_world):
                 continue
-            if contract.effect != "read" and not called_for(spoken.stems, contract, weights):
-                continue
-            lines.append(self._line(contract, spoken, weights))
+            called = contract.effect == "read" or called_for(spoken.stems, contract, weights)
+            line = self._line(contract, spoken)
+            if called:
+                lines.append(line)
+            else:
+                lines.extend(self._addressed(contract, line, spoken))
         return Mandate(name, issuer, tuple(lines), BY, expires_us)
 
-    def _line(self, contract: ToolContract, spoken: _Spoken, weights: Mapping[str, float]) -> Line:
+    def _addressed(self, contract: ToolContract, line: Line, spoken: _Spoken) -> Iterator[Line]:
+        """Give a line for each argument that an address in the request may fill; it takes nothing else then, and must be there."""
+        for place in places_of(contract):
+            family = (place.kind or "").partition(":")[0]
+            spelt = spoken.typed.get(family)
+            if spelt and self.knobs.get(contract.name, {}).get(place.name, Knob()).addressed:
+                slots = {**line.slots, place.name: (OneOf(spelt),)}
+                yield replace(line, id=f"{line.id}/{place.name}", slots=slots, needs=frozenset({place.name}))
+
+    def _line(self, contract: ToolContract, spoken: _Spoken) -> Line:
         slots: dict[str, tuple[Slot, ...]] = {}
         totals: dict[str, Decimal] = {}
         for place in places_of(contract):
             if not needs_reach(contract.effect, place.role):
                 continue
             knob = self.knobs.get(contract.name, {}).get(place.name, Knob())
-            made = tuple(self._slots(place.name, place.role, place.kind, knob, spoken, weights))
+            made = tuple(self._slots(place.name, place.role, place.kind, knob, spoken))
             if made:
                 slots[place.name] = made
             if knob.most is not None:
                 totals[place.name] = knob.most
         return Line(contract.name, contract.name, slots, self.calls, totals)
 
-    def _slots(
-        self, name: str, role: str, kind: str | None, knob: Knob, spoken: _Spoken, weights: Mapping[str, float]
-    ) -> Iterator[Slot]:
+    def _slots(self, name: str, role: str, kind: str | None, knob: Knob, spoken: _Spoken) -> Iterator[Slot]:
         if knob.most is not None:
             yield UpTo(knob.most)
             return
@@ -161,24 +181,30 @@ class Reader:
             yield OneOf(spoken.typed.get(family, frozenset()))
         elif family == "name":
             yield Mentioned(spoken.names | _beside(spoken, name))
+        elif kind == "title":
+            yield Mentioned(spoken.phrases)
+            yield from spoken.templates
         elif role in {"command", "credential"}:
             yield one_of(*spoken.quoted, kind=kind)
         if family in {"id", "name", *_ADDRESSES}:
             yield from self._looked_up(kind or "", spoken)
         if knob.delegate:
-            yield from self._delegated(kind or "", spoken)
+            yield from self._delegated(kind or "", spoken, knob.delegate)
 
     def _looked_up(self, kind: str, spoken: _Spoken) -> Iterator[FromField]:
         """Fields of this kind that a service wrote, of reads whose selectors the request names."""
         for contract, path, author in self._readable(kind):
-            if author == "service":
+            if contract.out(path).creates:
+                yield FromField(contract.name, path)  # what the run itself made is within the reach of whoever let it
+            elif author == "service" and contract.effect in {"pure", "read"}:
                 yield FromField(contract.name, path, self._where(contract, spoken, chained=True))
 
-    def _delegated(self, kind: str, spoken: _Spoken) -> Iterator[FromField]:
+    def _delegated(self, kind: str, spoken: _Spoken, sources: tuple[str, ...]) -> Iterator[FromField]:
         """Fields, and typed words within texts, of a source that the request names; it must be named, so it must have a selector."""
         for contract in self.contracts:
             where = self._where(contract, spoken)
-            if contract.effect == "read" and where:
+            named = any(fnmatchcase(contract.name, glob) for glob in sources)
+            if contract.effect == "read" and where and named:
                 yield FromField(contract.name, "", where, inside=kind in {"email", "url", "iban"})
 
     def _where(
@@ -210,17 +236,35 @@ class Reader:
                     yield contract, path, contract.out(path).author
 
 
-def called_for(stems: frozenset[str], contract: ToolContract, weights: Mapping[str, float]) -> bool:
-    """Say whether a request with these stems holds enough of the words by which the tool names itself.
+@dataclass(frozen=True, slots=True)
+class _Weights:
+    """How telling a word is among a fleet's tools: in their names, and in what describes them."""
+
+    names: Mapping[str, float]
+    descriptions: Mapping[str, float]
+
+
+def called_for(stems: frozenset[str], contract: ToolContract, weights: _Weights) -> bool:
+    """Say whether a request with these stems holds enough of the words by which the tool names itself, or is described.
 
     What destroys, or gives power, must be called by its first word, which says what is done; a thing's name alone is not enough.
     """
     own = _own(contract)
-    total = sum(weights.get(word, 1.0) for word in own)
-    held = sum(weights.get(word, 1.0) for word in own if word in stems)
-    if not own or held < NEEDED * total:
+    shares = _share(stems, own, weights.names), _share(stems, _described(contract), weights.descriptions)
+    if max(shares) < NEEDED:
         return False
     return contract.effect == "write" or own[0] in stems
+
+
+def _share(stems: frozenset[str], told: tuple[str, ...], weights: Mapping[str, float]) -> float:
+    total = sum(weights.get(word, 1.0) for word in told)
+    return sum(weights.get(word, 1.0) for word in told if word in stems) / total if total else 0.0
+
+
+def _described(contract: ToolContract) -> tuple[str, ...]:
+    """Give the stems of the first sentence that describes the tool."""
+    first = re.split(r"[.\n]", contract.description.strip(), maxsplit=1)[0]
+    return tuple(dict.fromkeys(stem(word) for word in words(first) if word not in _EMPTY))
 
 
 def _own(contract: ToolContract) -> tuple[str, ...]:
@@ -229,12 +273,13 @@ def _own(contract: ToolContract) -> tuple[str, ...]:
     return tuple(dict.fromkeys(stem(part) for part in parts if part and part not in _EMPTY))
 
 
-def _weights(contracts: Sequence[ToolContract]) -> Mapping[str, float]:
-    seen: dict[str, int] = {}
-    for contract in contracts:
-        for word in _own(contract):
-            seen[word] = seen.get(word, 0) + 1
-    return {word: math.log(1 + len(contracts) / count) for word, count in seen.items()}
+def _weights(contracts: Sequence[ToolContract]) -> _Weights:
+    return _Weights(*(_telling([told(each) for each in contracts]) for told in (_own, _described)))
+
+
+def _telling(told: Sequence[tuple[str, ...]]) -> Mapping[str, float]:
+    seen = Counter(word for each in told for word in each)
+    return {word: math.log(1 + len(told) / count) for word, count in seen.items()}
 
 
 def stem(word: str) -> str:
@@ -259,9 +304,14 @@ def _take_apart(text: str) -> _Spoken:
     names = frozenset(name for name in {*parts, *map(words, quoted)} if name and not set(name) <= _EMPTY)
     typed = {}
     for kind, pattern in _TYPED.items():
-        made = {canonical(found[0].rstrip(".,;:!?"), kind) for found in pattern.finditer(text)}
+        found = {match[0].rstrip(".,;:!?") for match in pattern.finditer(text)}
+        # `see www.example.org.Then go on`: a stop before a capital may be the end of the sentence; both readings are the request's.
+        found |= {_SENTENCE.split(each)[0] for each in found}
+        made = {canonical(each, kind) for each in found}
         typed[kind] = frozenset(item for item in made if item is not None)
-    return _Spoken(text, spoken, frozenset(map(stem, spoken)), phrases, names, typed, quoted)
+    gaps = ([words(part) for part in _GAP.split(each)] for each in quoted if _GAP.search(each))
+    templates = tuple(Template(tuple(parts)) for parts in gaps if any(parts))
+    return _Spoken(text, spoken, frozenset(map(stem, spoken)), phrases, names, typed, quoted, templates)
 
 
 def _beside(spoken: _Spoken, name: str) -> frozenset[tuple[str, ...]]:

@@ -26,6 +26,7 @@ __all__ = [
     "Origin",
     "Pattern",
     "Slot",
+    "Template",
     "UpTo",
     "accepts",
     "narrower",
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 REQUEST: Final = "request"
+_NAMES: Final = frozenset({"name", "title"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,16 @@ class Mentioned:
 
 
 @dataclass(frozen=True, slots=True)
+class Template:
+    """A title with gaps that the issuer's text spells out, such as `Dinner at {restaurant}`: the words around the gaps, in order.
+
+    A gap holds 1 to `GAP` words. Whoever fills it chooses them; a title is seen and not acted upon, so that is the residual.
+    """
+
+    parts: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class FromField:
     """A named source field: `recipient from files.read(path="bill.txt") account`.
 
@@ -102,7 +114,8 @@ class FromField:
     inside: bool = False
 
 
-Slot = OneOf | Pattern | UpTo | Mentioned | FromField
+Slot = OneOf | Pattern | UpTo | Mentioned | Template | FromField
+GAP: Final = 8
 
 
 def one_of(*values: Any, kind: str | None = None) -> OneOf:
@@ -118,7 +131,9 @@ def accepts(slot: Slot, value: Any, kind: str | None = None, origins: Iterable[O
         return number is not None and number <= slot.most
     if isinstance(slot, Mentioned):
         # Only what is declared to be a name is one: a mentioned word is no address, account, amount or command.
-        return (kind or "").partition(":")[0] == "name" and isinstance(value, str) and words(value) in slot.names
+        return (kind or "").partition(":")[0] in _NAMES and isinstance(value, str) and words(value) in slot.names
+    if isinstance(slot, Template):
+        return kind == "title" and isinstance(value, str) and _filled(slot.parts, words(value))
     if isinstance(slot, FromField):
         return any(_stands(slot, origin) for origin in origins)
     if isinstance(slot, Pattern):
@@ -142,6 +157,20 @@ def narrower(child: Slot, parent: Slot) -> bool:
     if isinstance(child, Mentioned) and isinstance(parent, Mentioned):
         return child.names <= parent.names
     return False
+
+
+def _filled(parts: tuple[tuple[str, ...], ...], found: tuple[str, ...]) -> bool:
+    """Say whether the words are the parts in order, the first at the start and the last at the end, with a short gap between two."""
+    first, *rest = parts
+    reached = {len(first)} if found[: len(first)] == first else set()
+    for part in rest:
+        reached = {
+            at + gap + len(part)
+            for at in reached
+            for gap in range(1, GAP + 1)
+            if at + gap <= len(found) and found[at + gap : at + gap + len(part)] == part
+        }
+    return len(found) in reached
 
 
 def _stands(slot: FromField, origin: Origin) -> bool:
