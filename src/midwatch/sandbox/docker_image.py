@@ -122,7 +122,10 @@ async def of_operator(engine: Engine, name: str) -> Image:
             f"image `{name}` has a Python whose binary interface is `{said.get('soabi')}`; workers import what is installed here, "
             f"which is for `{ours}`. Use an image with the same Python, or leave `image` out"
         )
-    return Image(name, str(said["python"]), tuple(str(part) for part in said["path"]))
+    python, path = said.get("python"), said.get("path")
+    if not (isinstance(python, str) and python.startswith("/") and isinstance(path, list)):
+        raise SandboxError(f"`python3` of image `{name}` says of itself what no Python says; use another image")
+    return Image(name, python, tuple(str(part) for part in path))
 
 
 async def _probed(engine: Engine, name: str) -> dict[str, Any]:
@@ -162,10 +165,9 @@ async def _probed(engine: Engine, name: str) -> dict[str, Any]:
             await engine.remove(container)
     try:
         said: dict[str, Any] = json.loads(printed)
-        python, path = said["python"], said["path"]
-        if not (isinstance(python, str) and python.startswith("/") and isinstance(path, list)):
+        if not isinstance(said, dict):
             raise ValueError("it says what no Python says")
-    except (ValueError, TypeError, KeyError, RecursionError) as wrong:
+    except (ValueError, RecursionError) as wrong:
         words = printed[-300:].decode("utf-8", "replace").strip()
         raise SandboxError(f"`python3` of image `{name}` does not run: it ended with {code}: {words}") from wrong
     return said
