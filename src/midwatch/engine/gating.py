@@ -150,6 +150,8 @@ class Gating:
             at_us=now,
             labels=labels_in(self._seg.store, self._seg.fleet, p.actor.run, self._seg.registry),
         )
+        if p.contained is not None:
+            verdict = rules.besides(verdict, p.contained)
         if isinstance(verdict, Ask):
             if gate is None or gate.edited_by is None:
                 return verdict

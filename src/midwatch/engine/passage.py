@@ -1,7 +1,7 @@
 """Passage: what one tool call gathers on its way past the guards, and the two ways it can end.
 
 In:   made by the pipeline for one call. Out: read and filled by its stages; `Answered` and `Waiting` go on to the node.
-May import: records, tools, errors. Must not know: what a stage decides.
+May import: records, tools, containment's ruling, errors. Must not know: what a stage decides.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from midwatch.containment.verdict import Ruling
 from midwatch.errors import Divergence
 from midwatch.records.call import Actor
-from midwatch.records.decision import StageMark
+from midwatch.records.decision import Ask, StageMark
 from midwatch.records.effect import EffectRow, effect_id
 from midwatch.records.envelope import Envelope
 from midwatch.records.event import EventDraft
@@ -45,6 +46,8 @@ class Passage:
 
     Attributes:
         guessed: rule by which the call itself was recovered from prose; its signal is on record already.
+        enforced: what containment says counts, and is not only recorded.
+        ruling: what containment says of the call, and the label of it.
         edited: `checked` holds what a person put in the place of the agent's arguments.
     """
 
@@ -56,10 +59,12 @@ class Passage:
     marks: list[StageMark] = field(default_factory=list)
     tool: Tool[..., Any] | None = None
     checked: arguments.Checked | None = None
+    ruling: Ruling | None = None
     row: EffectRow | None = None
     gate: GateRow | None = None
     guessed: str | None = None
     edited: bool = False
+    enforced: bool = False
     attempt: int = 1
     seq: int = 0
     started_us: int = 0
@@ -67,6 +72,12 @@ class Passage:
     def mark(self, stage: str, outcome: Any, **detail: Any) -> None:
         """Note what a stage decided."""
         self.marks.append(StageMark(stage, outcome, detail))
+
+    @property
+    def contained(self) -> Ask | None:
+        """Give what containment asks of a person, where its fleet enforces it."""
+        verdict = None if self.ruling is None else self.ruling.verdict
+        return verdict if isinstance(verdict, Ask) and self.enforced else None
 
     @property
     def effect(self) -> str:

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import orjson
 
-from midwatch.containment import grants
 from midwatch.engine import quarantine
+from midwatch.engine.containing import Containing
 from midwatch.engine.context import Segment
 from midwatch.engine.gating import Gating
 from midwatch.engine.helping import reconcile
@@ -35,7 +35,6 @@ from midwatch.errors import (
 from midwatch.governor import scopes
 from midwatch.governor.watch import HEARTBEAT
 from midwatch.records.call import Actor
-from midwatch.records.decision import Denied
 from midwatch.records.effect import EffectRow
 from midwatch.records.envelope import Envelope
 from midwatch.store.port import Tx
@@ -57,6 +56,7 @@ class Pipeline:
         self._seg = segment
         self._record = Record(segment)
         self._gating = Gating(segment, self._record)
+        self._containing = Containing(segment)
 
     async def tool(
         self,
@@ -225,20 +225,13 @@ class Pipeline:
             p.mark("provenance", "deny", causes=list(p.causes), reason="quarantined")
             self._record.refuse(p, "denied", "what led to this was quarantined", hint="a person must lift that first")
             raise self._seg.stop(RunHalted(held))
-        p.mark("provenance", "pass", causes=list(p.causes))
+        self._containing.judge(p)
         return None
 
     # 3 containment
     def _containment(self, p: Passage) -> Answered | None:
-        tool, checked = known(p)
-        verdict = grants.decide(
-            self._seg.fleet.grants, agent=p.actor.agent, tool=tool.contract.name, arguments=checked.arguments
-        )
-        if isinstance(verdict, Denied):
-            p.mark("containment", "deny", by=verdict.by, reason=verdict.reason)
-            return self._record.refuse(p, "denied", verdict.reason, hint=verdict.hint)
-        p.mark("containment", "pass", by=verdict.by)
-        return None
+        denied = self._containing.rule(p)
+        return None if denied is None else self._record.refuse(p, "denied", denied.reason, hint=denied.hint)
 
     # 4 governor
     def _governor(self, p: Passage) -> Answered | None:
@@ -461,6 +454,7 @@ class Pipeline:
 
         answered = seg.write(work)
         turn.keep(answered.seq, p.effect, tool.contract.name, seen)
+        self._containing.learn(p, answered.envelope)
         return answered
 
     def _scrubbed(self, performed: perform.Performed) -> perform.Performed:

@@ -15,6 +15,7 @@ Effect class, role and environment come first; words are a floor below them:
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
@@ -28,7 +29,7 @@ from midwatch.records.effect import Label
 from midwatch.records.gate import Escalate, Need, Terms
 from midwatch.tools.contract import ToolContract
 
-__all__ = ["decide", "labels_of", "need_of"]
+__all__ = ["besides", "decide", "labels_of", "need_of"]
 
 _HARMLESS: Final = ("pure", "read")
 _REQUEST: Final[tuple[Label, ...]] = ("request",)
@@ -72,6 +73,20 @@ def decide(
     review = fleet.review
     terms = Terms((Need("floor", review.ask),))
     return Ask(why, by="floor", who=review.ask, expires_us=review.timeout_us, terms=terms)
+
+
+def besides(verdict: Allowed | Ask, contained: Ask) -> Ask:
+    """Let containment's question stand beside the rules': both needs must be met, the shorter time holds."""
+    need = Need(contained.by, contained.who)
+    if isinstance(verdict, Allowed):
+        return replace(contained, terms=Terms((need,)))
+    terms = verdict.terms or Terms((Need(verdict.by, verdict.who),))
+    return replace(
+        verdict,
+        reason=f"{verdict.reason}; {contained.reason}",
+        expires_us=min(verdict.expires_us, contained.expires_us),
+        terms=Terms((*terms.needs, need), terms.channels),
+    )
 
 
 def labels_of(contracts: Iterable[ToolContract | None]) -> frozenset[Label]:
