@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 from midwatch.engine import control
 from midwatch.engine.staged import staged_of
 from midwatch.records.effect import EffectRow
+from midwatch.sandbox.launching import runtime_folder
 from tests.crash.harness import FLEET, LEASE_US, Case, Harness
 
 TOOLS = '''
@@ -201,6 +203,20 @@ def test_a_kill_in_a_call_is_made_good_without_a_person(plain: Harness, point: s
     assert [] == list((case.home / "sandboxes").glob("*.json"))
     assert {"status": "committed"}.items() <= _commit(case).items()
     assert {"target", "a", "b"} == _names(case.work)
+
+
+@pytest.mark.req("KILL-1")
+def test_user_ids_of_killed_processes_are_free_again(plain: Harness) -> None:
+    """A file that nobody holds goes with the next start; one that is held stays."""
+    folder = runtime_folder() / "users"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    left, held = folder / "left-by-a-test", folder / "held-by-a-test"
+    left.write_text("")
+    with held.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert "done" == _case(plain, "ids").until_done().status
+        assert (False, True) == (left.exists(), held.exists())
+        held.unlink()
 
 
 @pytest.mark.req("KILL-1", "STAGE-3")

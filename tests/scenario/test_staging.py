@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from midwatch import wiring
+from midwatch.engine.observing import left_nothing
 from midwatch.errors import SandboxError
 from midwatch.sandbox.celled import CelledSandbox
 from midwatch.sandbox.layers import Layer
@@ -245,3 +249,17 @@ def test_a_fleet_that_isolates_nothing_stages_nothing(tmp_path: Path) -> None:
     finished = [event.data for event in studio.events(result.run, "finished") if "tool" in event.data]
     assert not any("usage" in data or "observed" in data for data in finished)
     assert ("nothing", False) == (studio.commit(result.run).status, (studio.home / "layers").exists())
+
+
+@pytest.mark.req("STAGE-3")
+def test_a_cut_call_left_nothing_only_if_it_was_confined_then_and_is_now(tmp_path: Path) -> None:
+    """A fleet that closed its ways out since says nothing of what had been let out."""
+    rows = []
+    for name, sandbox in (("in", ""), ("out", '{backend: process, because: "a trial"}')):
+        studio = Studio(tmp_path / name, [write("a.txt")], sandbox=sandbox)
+        (row,) = studio.effects(studio.carry().run)
+        with wiring.open_store(studio.home) as store:
+            for now in (True, False):
+                isolation: Any = SimpleNamespace(confined=lambda _agent, now=now: now)
+                rows.append((name, now, left_nothing(store, row, isolation)))
+    assert [("in", True, True)] == [row for row in rows if row[2]]
