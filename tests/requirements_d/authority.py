@@ -7,3 +7,12 @@ REQUIREMENTS: dict[str, str] = {
     "AUTHORITY-4": "a finding quotes names, never values",
     "AUTHORITY-5": "packages can bring detectors; these can add findings and take none away, and one that does not load counts as granting",
 }
+
+REQUIREMENTS |= {
+    "RETRY-1": "the same resource and effect, by any tool, agent or spelling, after a change of authority is an escalation",
+    "RETRY-2": "only what the outcome depended on counts, all where that is unknown, and nothing that a person did or overruled",
+    "RETRY-3": "a look-up costs the same however long the tree has run",
+    "ACQUIRED-1": "a credential of a known form that the broker did not issue to this run is found in arguments, headers and files",
+    "ACQUIRED-2": "ordinary text holds none; what is only random is marked, and nobody is denied for it",
+    "ACQUIRED-3": "a finding holds no value; its marker is keyed",
+}

@@ -48,15 +48,18 @@ from midwatch.containment.authority.facts import (
     granted,
     resource_of,
 )  # fmt: skip
+from midwatch.containment.authority.places import last
 from midwatch.sandbox import watched
-from midwatch.sandbox.effects import CHANGING
+from midwatch.sandbox.effects import CHANGING, Change
 
-__all__ = ["BUILTIN", "GROUP", "installed", "judge"]
+__all__ = ["BUILTIN", "GROUP", "installed", "judge", "reads"]
 
 GROUP: Final = "midwatch.authority"
 """Entry points of packages that bring detectors."""
 
 FLOOR: Final = "watched"
+_DECLARES: Final = (".yml", ".yaml", ".json")
+"""Endings of files of which only the content says whether they are about authority."""
 _MODULES: Final[tuple[ModuleType, ...]] = (
     accounts, agents, ci, commands, containers, gitrepo, kube, modes, network, packages, registries, services, sql, ssh, startup,
 )  # fmt: skip
@@ -71,6 +74,14 @@ def judge(effect: Effect, more: Sequence[Detector] = ()) -> Judged:
     for detector in (*BUILTIN, *more):
         found += _asked(detector, effect)
     return all_of(found or _floor(effect))
+
+
+def reads(change: Change, more: Sequence[Detector] = ()) -> bool:
+    """Say whether any detector wants to see what a file holds; cheap, for trees of many files."""
+    if more or watched.why(change.path) is not None or last(change.path).endswith(_DECLARES):
+        return True
+    effect = File(change)
+    return any(detector.name != modes.NAME and detector.concerns(effect) for detector in BUILTIN)
 
 
 def installed() -> tuple[Detector, ...]:
