@@ -25,11 +25,11 @@ from midwatch.errors import SandboxError
 from midwatch.records.event import Event
 from midwatch.sandbox.beneath import open_at, open_root
 from midwatch.sandbox.effects import CHANGING, Change, Request, raw
-from midwatch.sandbox.layers import Layer, contents_of, open_content
+from midwatch.sandbox.layers import Layer, contents_of, fold, open_content
 from midwatch.sandbox.release import Item, plan
 from midwatch.store.port import Store, Tx
 
-__all__ = ["Diff", "Planned", "State", "Step", "as_json", "diffs", "planned", "steps"]
+__all__ = ["Diff", "Planned", "State", "Step", "as_json", "diffs", "planned", "steps", "still_staged"]
 
 State = Literal["staged", "committed", "discarded"]
 
@@ -151,6 +151,13 @@ def _step(tx: Tx, event: Event, folder: Path) -> Step:
         states={change.path: "staged" for change in layer.changes if change.op in CHANGING},
         sent={index: "staged" for index, request in enumerate(layer.requests) if request.outcome == "staged"},
     )
+
+
+def still_staged(store: Store, run: str) -> int:
+    """Count what a run changed, and asked to be sent, that nobody has committed or discarded yet."""
+    held = store.read(lambda tx: staged_of(tx, run, Path()))
+    requests = sum(request.outcome == "staged" for item in held for request in item.layer.requests)
+    return len(fold([item.layer for item in held])) + requests
 
 
 def as_json(step: Step) -> dict[str, Any]:

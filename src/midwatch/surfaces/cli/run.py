@@ -247,16 +247,18 @@ def _tell(settings: Settings, result: RunResult) -> None:
     """Print the report on stdout, and everything else about the end on stderr."""
     from midwatch import wiring
     from midwatch.surfaces.cli import waiting
+    from midwatch.surfaces.effects_facts import still_staged
 
     with wiring.open_store(settings.place) as store:
         waits = waiting.read(store, result.run, at_us=wiring.clock())
+        staged = still_staged(store, result.run)
     error = None
     if not result.ok:
         error = {"type": result.error_code or result.status, "message": result.error_message or "", "problems": []}
     if settings.json:
         body = {"ok": result.ok, "run": result.run, "status": result.status, "output": result.output, "error": error}
         spent = {"cost": result.cost, "tokens": result.tokens, "tool_calls": result.tool_calls, "steps": result.steps}
-        emit(body | spent | {"head": result.head} | waits.to_json())
+        emit(body | spent | {"head": result.head, "staged": staged} | waits.to_json())
         return
     if result.output is not None:
         click.echo(plain(_report(result.output)))
@@ -269,6 +271,9 @@ def _tell(settings: Settings, result: RunResult) -> None:
     say(f"head {result.head}")
     if result.status == "waiting":
         waiting.show(waits)
+    if staged:
+        said = "1 change is" if staged == 1 else f"{staged:,} changes are"
+        say(f"{said} staged: `midwatch effects {short}` shows them, `midwatch effects commit {short}` lets them out")
     say(f"midwatch trace {short}")
 
 
