@@ -386,7 +386,7 @@ def _sound(fleet: Fleet, env: Mapping[str, str], home: Path, workspace: Path) ->
     """Raise `InvalidFleet` with everything that keeps this fleet from running here; what it only wishes for, the kernel refuses."""
     errors, _, _ = check_fleet(fleet, env)
     kept = tuple(problem for problem in errors if problem.code != "not-guaranteed") or tuple(_unenforced(fleet))
-    kept = (*kept, *not_apart(fleet, home=home, workspace=workspace))
+    kept = (*kept, *not_apart(fleet, home=home, workspace=workspace, environ=env))
     if kept:
         raise InvalidFleet(kept)
 

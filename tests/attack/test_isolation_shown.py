@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from midwatch import isolating
+from midwatch.config.apart import not_apart
 from midwatch.config.specs import SandboxLimits
 from midwatch.errors import InvalidFleet, SandboxError
 from midwatch.sandbox.bubblewrap import BubblewrapBackend
@@ -113,3 +114,19 @@ def test_an_import_path_that_would_show_the_home_is_refused(tmp_path: Path) -> N
         with pytest.raises(InvalidFleet, match="would show Midwatch's home"):
             isolating._kept_apart([folder], home, {})
     isolating._kept_apart([tmp_path / "state"], tmp_path / "elsewhere", {})
+
+
+@pytest.mark.req("ISOLATION-4")
+@pytest.mark.parametrize("name", ["", ".ssh", ".aws/x"])
+def test_a_persons_own_folder_is_no_workspace(tmp_path: Path, name: str) -> None:
+    """With Midwatch's home elsewhere, an agent would still read the keys in it as that person does; a project below is fine."""
+    person, home = tmp_path / "ann", tmp_path / "home"
+    for folder in (person / ".ssh", person / ".aws" / "x", person / "project", home):
+        folder.mkdir(parents=True)
+    fleet: Any = SimpleNamespace(
+        agents={"a": SimpleNamespace(sandbox=None)}, sandbox_of=lambda _name: SimpleNamespace(backend=None, mounts=())
+    )
+    environ = {"HOME": str(person)}
+    found = not_apart(fleet, home=home, workspace=person / name, environ=environ)
+    assert ["workspace-reach"] == [problem.code for problem in found]
+    assert () == not_apart(fleet, home=home, workspace=person / "project", environ=environ)

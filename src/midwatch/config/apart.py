@@ -7,22 +7,28 @@ Why not a check of the file alone: `--home` and `--workdir` are known only when 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from midwatch.config.fleet import Fleet
-from midwatch.config.sandbox_mounts import holds_home
+from midwatch.config.sandbox_mounts import holds_home, reach
 from midwatch.errors import Problem
 
 __all__ = ["not_apart"]
 
 
-def not_apart(fleet: Fleet, *, home: Path, workspace: Path) -> tuple[Problem, ...]:
-    """Give every way in which an isolated agent of the fleet would see the home; empty when there is none."""
-    return tuple(dict.fromkeys((*_workspace(fleet, home, workspace), *_mounts(fleet, home))))
+def not_apart(
+    fleet: Fleet, *, home: Path, workspace: Path, environ: Mapping[str, str] | None = None
+) -> tuple[Problem, ...]:
+    """Give every way in which an isolated agent of the fleet would see the home, or what no mount may show; empty when there is none.
+
+    Args:
+        environ: says where a person's own folder is, whose keys an agent would read as that person does.
+    """
+    return tuple(dict.fromkeys((*_workspace(fleet, home, workspace, environ or {}), *_mounts(fleet, home))))
 
 
-def _workspace(fleet: Fleet, home: Path, workspace: Path) -> Iterator[Problem]:
+def _workspace(fleet: Fleet, home: Path, workspace: Path, environ: Mapping[str, str]) -> Iterator[Problem]:
     isolated = any(fleet.sandbox_of(name).backend != "process" for name in fleet.agents)
     if isolated and holds_home(workspace.resolve(), home):
         message = (
@@ -30,6 +36,8 @@ def _workspace(fleet: Fleet, home: Path, workspace: Path) -> Iterator[Problem]:
             "name another folder with `--workdir`, or another home with `--home`"
         )
         yield Problem("", message, "home-in-workspace")
+    elif isolated and (wrong := reach(workspace.resolve(), environ)) is not None:
+        yield Problem("", f"the workspace `{workspace}` {wrong}; name it with `--workdir`", "workspace-reach")
 
 
 def _mounts(fleet: Fleet, home: Path) -> Iterator[Problem]:

@@ -74,7 +74,7 @@ def opened(fleet: Fleet, agent: str, *, home: Path, workspace: Path, environ: Ma
     Raises:
         InvalidFleet: this machine cannot hold it, or it would show the home.
     """
-    problems = not_apart(fleet, home=home, workspace=workspace)
+    problems = not_apart(fleet, home=home, workspace=workspace, environ=environ)
     if problems:
         raise InvalidFleet(problems)
     own = replace(fleet.sandbox_of(agent), egress=(), secrets=())
