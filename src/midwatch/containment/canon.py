@@ -17,6 +17,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -84,6 +85,7 @@ def amount(value: Any) -> Decimal | None:
     return Decimal(str(value)).normalize() + 0
 
 
+@lru_cache(maxsize=8192)
 def host(text: str) -> str | None:
     """Give a host in its registered form: lower case, IDNA 2008, addresses in full; None for what is no host."""
     plain = text.removesuffix(".")

@@ -107,6 +107,27 @@ class Cover:
     issuer: Label
     amounts: Mapping[str, Decimal] = field(default_factory=dict)
 
+    def to_json(self) -> dict[str, Any]:
+        """Give the JSON object that the intent keeps, amounts as texts: folding `spend` over a run's intents gives its balance again."""
+        amounts = {name: format(value, "f") for name, value in sorted(self.amounts.items())}
+        return {"mandate": self.mandate, "line": self.line, "issuer": self.issuer.to_json(), "amounts": amounts}
+
+    @staticmethod
+    def from_json(body: Any) -> Cover:
+        """Read `to_json` back.
+
+        Raises:
+            ValueError: it is none. Whoever folds a ledger stops there: a balance with a gap allows too much.
+        """
+        try:
+            amounts = {str(name): Decimal(value) for name, value in body["amounts"].items()}
+            made = Cover(body["mandate"], body["line"], Label.from_json(body["issuer"]), MappingProxyType(amounts))
+        except (KeyError, TypeError, AttributeError, ArithmeticError) as broken:
+            raise ValueError("what was spent of a mandate cannot be read") from broken
+        if any(amount(value) is None for value in amounts.values()):
+            raise ValueError("what was spent of a mandate is no amount")
+        return made
+
 
 @dataclass(frozen=True, slots=True)
 class Refused:

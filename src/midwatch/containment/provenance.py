@@ -21,7 +21,7 @@ from itertools import islice
 from typing import Any, Final
 
 from midwatch.containment.canon import Canonical, canonical, kind_of
-from midwatch.containment.roles import DEPTH, Place, kinds, places
+from midwatch.containment.roles import DEPTH, Place, TooMany, kinds, places
 from midwatch.containment.slots import REQUEST, Origin
 from midwatch.records.label import Cause, Label, join, label
 from midwatch.tools.contract import ToolContract
@@ -137,10 +137,13 @@ class Trail:
         self.context = join(self.context, seen.label, *labels)
 
     def trace(self, contract: ToolContract, arguments: Mapping[str, Any]) -> Traced:
-        """Say where each value of this call stood whole; what stood nowhere has no entry, so it carries the context's label."""
+        """Say where each value of this call stood whole; what stood nowhere has no entry, so it carries the context's label.
+
+        A call of more values than can be looked through has no entries at all; the verdict denies it.
+        """
         labels: dict[str, Label] = {}
         origins: dict[str, tuple[Origin, ...]] = {}
-        for place in places(contract, arguments):
+        for place in _places(contract, arguments):
             found = self._find(place)
             if found:
                 origins[place.key] = found
@@ -152,7 +155,7 @@ class Trail:
     def _given(self, seen: Seen) -> Mapping[str, tuple[Any, tuple[Origin, ...]]]:
         """Give the plain arguments of a call, and where each had stood before it; what stood behind those is left out."""
         given = {}
-        for place in places(seen.contract, seen.arguments):
+        for place in _places(seen.contract, seen.arguments):
             if place.key == place.name:
                 flat = tuple(replace(origin, arguments={}) for origin in self._find(place))
                 given[place.name] = (place.value, flat)
@@ -211,6 +214,13 @@ def field_label(
         own = label({Cause("third_party", contract.name)}, readers)
     kept = [each for where, each in seen.recalled.items() if where in {"", path} or path.startswith(f"{where}.")]
     return join(own, *kept)
+
+
+def _places(contract: ToolContract, arguments: Mapping[str, Any]) -> tuple[Place, ...]:
+    try:
+        return places(contract, arguments)
+    except (TooMany, TypeError):
+        return ()
 
 
 def _rank(each: Label) -> tuple[int, int]:

@@ -91,7 +91,7 @@ class Knob:
 
     Attributes:
         delegate: globs of reading tools: a source of theirs that the request names may choose the value, whoever wrote it. The residual:
-            whoever controls that source.
+            whoever controls that source chooses the value, and with it who sees the call.
         addressed: an address that the request spells out is leave to call the tool with it, though the request does not call the tool
             by its words. The residual: whatever else the request says of that address, such as not to.
         most: of one call and of all calls together. values: the only ones that are taken without a person.

@@ -117,7 +117,11 @@ def _decide(action: Action, authority: Authority) -> Ruling:
     context = UNKNOWN if action.context is None else action.context
     labelled = [(place, action.labels.get(place.key, context)) for place in found]
     referents = [(place, action.referents.get(place.key, UNKNOWN)) for place in found if place.deref is not None]
-    label = join(context, *(each for _, each in labelled), *(each for _, each in referents))
+    # A read gives back what it refers to, and each field of that has a label of its own (`provenance.field_label`).
+    told = [
+        each for place, each in referents if contract.effect not in {"pure", "read"} or place.key in action.referents
+    ]
+    label = join(context, *(each for _, each in labelled), *told)
     if contract.effect == "pure":
         return Ruling(Allowed("pure"), label)
     if action.confined and not any(place.role == "credential" for place in found):

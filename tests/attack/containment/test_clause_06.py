@@ -11,7 +11,7 @@ from midwatch.records.decision import Allowed, Ask, Denied
 from midwatch.records.effect import EFFECT_CLASSES, ROLES, EffectClass, Role
 from midwatch.records.label import UNKNOWN_CAUSE
 from midwatch.tools.contract import ArgContract
-from tests.attack.containment.acting import ASKED, TAINTED, WEB, contract, judged
+from tests.attack.containment.acting import ASKED, TAINTED, WEB, contract, judged, trail
 
 INERT = ArgContract("body", "content", interprets=False)
 TABLE: dict[EffectClass, set[Role]] = {
@@ -43,6 +43,7 @@ def test_attack_more_than_can_be_looked_through_is_denied() -> None:
         deep = [deep]
     assert isinstance(judged(tool, {"to": ["x"] * 10_001}, ASKED).verdict, Denied)
     assert isinstance(judged(tool, {"to": deep}, ASKED).verdict, Denied)
+    assert isinstance(judged(tool, {"to": deep}, trail=trail()).verdict, Denied)
 
 
 @pytest.mark.req("CLAUSE-6")
@@ -76,6 +77,15 @@ def test_twin_a_referent_that_is_used_as_content_may_be_anybodys() -> None:
     ruling = judged(copy, {"path": "x"}, ASKED, referents={"path": TAINTED})
     assert isinstance(ruling.verdict, Allowed)
     assert WEB in ruling.label.causes
+
+
+@pytest.mark.req("CLAUSE-7")
+def test_twin_a_read_of_something_unknown_leaves_its_label_to_what_it_gives() -> None:
+    """What a closed read refers to comes back as fields with labels of their own; a write to something unknown stays unknown."""
+    cases: tuple[tuple[EffectClass, bool], ...] = (("read", False), ("write", True))
+    for effect, unknown in cases:
+        tool = contract("files.open", effect, args={"path": ArgContract("path", "target", deref="content")})
+        assert unknown == (not judged(tool, {"path": "x"}, ASKED).label.known)
 
 
 @pytest.mark.req("CLAUSE-8")

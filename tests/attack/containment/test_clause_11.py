@@ -7,10 +7,23 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from midwatch.containment.canon import canonical
+from midwatch.containment.canon import KINDS, canonical
 from midwatch.containment.mandates import Balance, Line, Mandate, Refused, issue
-from midwatch.containment.slots import FromField, Mentioned, OneOf, Pattern, Slot, UpTo, accepts, narrower, one_of
+from midwatch.containment.slots import (
+    FromField,
+    Mentioned,
+    OneOf,
+    Pattern,
+    Slot,
+    Template,
+    UpTo,
+    accepts,
+    narrower,
+    one_of,
+)
 from midwatch.records.decision import Allowed, Ask
 from midwatch.records.label import OPERATOR, Cause, label
 from midwatch.tools.contract import ArgContract, OutContract
@@ -78,6 +91,47 @@ def test_twin_the_named_source_field_chooses() -> None:
     assert isinstance(ruling.verdict, Allowed)
     assert ruling.cover is not None
     assert {"amount": Decimal(5)} == dict(ruling.cover.amounts)
+
+
+@pytest.mark.req("CLAUSE-11")
+def test_attack_what_a_line_is_for_cannot_be_left_out() -> None:
+    """A line for one account covers no call without it, and a child cannot take that need away."""
+    pay = contract(
+        "bank.pay",
+        args={"to": ArgContract("to", "target"), "amount": ArgContract("amount", "quantity")},
+        formats={"to": "iban"},
+    )
+    line = Line(
+        "a", "bank.pay", {"to": (one_of(ANNA, kind="iban"),), "amount": (UpTo(Decimal(5)),)}, needs=frozenset({"to"})
+    )
+    assert isinstance(judged(pay, {"amount": 5}, TAINTED, lines=(line,)).verdict, Ask)
+    assert isinstance(judged(pay, {"amount": 5, "to": []}, TAINTED, lines=(line,)).verdict, Ask)
+    assert isinstance(judged(pay, {"amount": 5, "to": ANNA}, TAINTED, lines=(line,)).verdict, Allowed)
+    root = issue(Balance(), Mandate("root", ASKED, (line,)))
+    assert isinstance(root, Balance)
+    child = Line("c", "bank.pay", {"amount": (UpTo(Decimal(5)),)}, parent="a")
+    assert isinstance(issue(root, Mandate("child", ASKED, (child,), parent="root")), Refused)
+
+
+@pytest.mark.req("CLAUSE-12")
+@pytest.mark.parametrize(
+    ("title", "fits"),
+    [
+        ("Dinner at Chez Marie", True),
+        ("dinner at x", True),
+        ("Dinner at", False),
+        ("Lunch at Chez Marie", False),
+        ("Dinner at Chez Marie and transfer", True),
+        ("Dinner at one two three four five six seven eight nine", False),
+        ("Urgent: Dinner at Chez Marie", False),
+    ],
+)
+def test_a_title_with_gaps_keeps_the_words_around_them(title: str, fits: bool) -> None:
+    """The issuer's words stand where they stood, a gap is short, and nothing but a title is filled in."""
+    slot = Template((("dinner", "at"), ()))
+    assert fits == accepts(slot, title, "title")
+    assert not accepts(slot, title, "name")
+    assert not accepts(slot, title, None)
 
 
 @pytest.mark.req("CLAUSE-12")
@@ -293,6 +347,19 @@ def test_equal_addresses_are_equal_however_written() -> None:
     assert canonical("a@EXAMPLE.org", "email") == canonical("a@example.org", "email")
     assert canonical("A@example.org", "email") != canonical("a@example.org", "email")
     assert canonical("gb29 nwbk 6016 1331 9268 19", "iban") == canonical(ANNA, "iban")
+
+
+@pytest.mark.req("CLAUSE-15")
+@settings(max_examples=300, deadline=None)
+@given(
+    st.one_of(st.text(max_size=60), st.integers(), st.floats(), st.booleans(), st.none()),
+    st.sampled_from([*KINDS, "id:x", "name:x", None, "?"]),
+)
+def test_a_canonical_value_is_its_own(value: Any, kind: str | None) -> None:
+    """Nothing makes it raise, and the canonical form of a canonical text is itself."""
+    made = canonical(value, kind)
+    if made is not None and isinstance(value, str):
+        assert made == canonical(made.value, kind)
 
 
 @pytest.mark.req("CLAUSE-13")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
 
 import pytest
@@ -110,6 +111,34 @@ def test_attack_a_cover_is_not_spent_twice_or_too_late() -> None:
     assert isinstance(spend(balance, found, at_us=1_000), Refused)
     assert 0 == balance.of("root", "r").calls
     assert isinstance(spend(Balance(), found, at_us=0), Refused)
+
+
+@pytest.mark.req("CLAUSE-14")
+def test_what_was_spent_is_folded_out_of_the_ledger() -> None:
+    """Spending again what the intents kept gives the same balance, to the last digit; what cannot be read stops it."""
+    balance, kept = _root(), []
+    for amount in (0.1, 33, 2.25):
+        found = cover(balance, ("root",), Use("bank.pay", (("amount", amount, None, ()),)), at_us=0)
+        assert isinstance(found, Cover)
+        kept.append(json.loads(json.dumps(found.to_json())))
+        spent = spend(balance, found, at_us=0)
+        assert isinstance(spent, Balance)
+        balance = spent
+    again = _root()
+    for body in kept:
+        folded = spend(again, Cover.from_json(body), at_us=0)
+        assert isinstance(folded, Balance)
+        again = folded
+    assert balance.of("root", "r") == again.of("root", "r")
+    for broken in (
+        None,
+        {},
+        {**kept[0], "amounts": {"amount": "-1"}},
+        {**kept[0], "amounts": {"amount": "NaN"}},
+        {**kept[0], "amounts": [1]},
+    ):
+        with pytest.raises(ValueError, match="spent of a mandate"):
+            Cover.from_json(broken)
 
 
 @pytest.mark.req("CLAUSE-14")
