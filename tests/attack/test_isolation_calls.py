@@ -1,6 +1,7 @@
 """Attacks of one call on the next, on the cell, and on whoever waits for it, in bubblewrap."""
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 
 from midwatch.config.specs import EgressRule, SandboxLimits
 from midwatch.sandbox.bubblewrap import BubblewrapBackend
+from midwatch.sandbox.celled import CelledSandbox
 from midwatch.sandbox.effects import Request
 from midwatch.sandbox.egress import Broker
 from midwatch.sandbox.port import RunResult, Sandbox
@@ -155,3 +157,21 @@ for policy in (os.SCHED_FIFO, os.SCHED_RR):
     assert 500 == int(said[0])
     assert own <= int(said[1])  # 500 still, where root has every right to say so for good
     assert 2 == len(said)
+
+
+@pytest.mark.req("ISOLATION-2")
+def test_what_a_shell_left_does_not_act_during_the_next_call(tmp_path: Path) -> None:
+    """A program that was put into the background on a terminal is dead before a call begins."""
+
+    async def attack(box: Sandbox) -> bytes:
+        assert isinstance(box, CelledSandbox)
+        terminal = await box.shell(["/bin/sh"], rows=24, columns=80, env={})
+        try:
+            os.write(terminal, b"(trap '' HUP; setsid sh -c 'sleep 2; echo late >/workspace/late') & sleep 0.2; exit\n")
+            await asyncio.sleep(0.6)
+        finally:
+            os.close(terminal)
+        await box.effects(tmp_path.parent / "shell.layer")
+        return (await run(box, "import os, time; time.sleep(2.5); print(os.listdir('/workspace'))")).stdout
+
+    assert b"[]\n" == inside(SandboxProfile(tmp_path), attack)

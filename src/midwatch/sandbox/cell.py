@@ -125,6 +125,7 @@ class Cell:
         self._bridge: Bridge | None = None
         self._env: dict[str, str] = {}
         self._wake = _wakeups()
+        self._shells = False
         self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._most = os.sysconf("SC_OPEN_MAX")
 
@@ -165,6 +166,10 @@ class Cell:
             self._begin(request)
 
     def _begin(self, request: Mapping[str, Any]) -> None:
+        if self._shells:  # what a shell left acts in no call's name
+            self._shells = False
+            with Passing(ProcessLookupError):
+                os.kill(-1, worker.KILL)
         child = Child(request)
         _preload(request)
         ends = {name: os.pipe() for name in (*(("stdin",) if child.stdin else ()), "stdout", "stderr", "answer")}
@@ -305,6 +310,7 @@ class Cell:
         import struct  # noqa: PLC0415 - as above
         import termios  # noqa: PLC0415 - as above
 
+        self._shells = True
         pid, master = pty.fork()
         if pid == 0:
             with Passing(BaseException):
