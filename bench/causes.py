@@ -1,7 +1,7 @@
 """What led to what, in a ledger of a million events: how long `why` and `blast` take, and what the index adds to an append.
 
 A home of a thousand runs of a thousand events is written through the store: agents in turns (asked, answered, proposed, decided, began,
-ended), each fifth run reads a file that the run before it committed, so that chains and what follows cross runs. `MIDWATCH_BENCH_EVENTS`
+ended), each run reads a file that the run before it committed, two hundred in a row. `MIDWATCH_BENCH_EVENTS`
 makes it smaller. The cost of an append is measured in one process with the index on and off, in turns.
 """
 
@@ -28,9 +28,10 @@ __all__ = ["fill", "main"]
 
 EVENTS = int(os.environ.get("MIDWATCH_BENCH_EVENTS", "1000000"))
 PER_RUN = 1000
+CHAINED = 200
+"""Runs in a row of which each reads what the one before it committed."""
 WHY_MS, BLAST_MS = 50, 200
 APPENDED = 4096
-APPEND_PERCENT = 10
 
 
 def fill(store: Store, events: int, *, per_run: int = PER_RUN) -> None:
@@ -61,7 +62,7 @@ def _run(tx: Tx, number: int, size: int) -> None:
 
 
 def _seen(tx: Tx, turn: int, number: int) -> dict[str, Any]:
-    if turn == 0 and number % 5 != 0:
+    if turn == 0 and number % CHAINED:
         change = {"op": "read", "path": f"notes/{number - 1}.md", "kind": "file"}
     elif turn == 1:
         change = {"op": "created", "path": f"notes/{number}.md", "kind": "file", "sha256": f"{number:064x}"}

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from midwatch.records.edge import Edge
 
 __all__ = ["Causes", "FileVersion", "Reached"]
 
 
-@dataclass(frozen=True, slots=True)
-class Reached:
-    """One event of a forward closure."""
+class Reached(NamedTuple):
+    """One event of a forward closure; there may be many thousands."""
 
     seq: int
     kind: str

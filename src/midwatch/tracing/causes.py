@@ -25,9 +25,9 @@ from midwatch.tracing.saying import id_of, in_words
 
 __all__ = ["Blast", "Chain", "Step", "Why", "blast", "locate", "of_run", "why"]
 
-CAUSES: Final = 2_000
+CAUSES: Final = 1_500
 """Events that `why` looks at."""
-REACHED: Final = 50_000
+REACHED: Final = 20_000
 """Events that `blast` counts."""
 CALLS: Final = 2_000
 """Calls of a blast whose agents and requests are read, nearest first."""
@@ -131,12 +131,12 @@ def why(store: Store, seq: int, *, most: int = CAUSES) -> Why:
         event = _event(tx, seq)
         back = _Back(tx, most)
         back.walk(seq)
-        chains = [back.chain(first) for first in back.beginnings]
-        chains.sort(key=lambda edges: (any(edge.kind in UNSURE for edge in edges), len(edges)))
+        first = [at for at in back.beginnings if at != seq]
+        first.sort(key=lambda at: back.length[at])
         return Why(
             _step(event),
-            tuple(_chain(tx, seq, edges) for edges in chains[:CHAINS] if edges),
-            len([edges for edges in chains if edges]),
+            tuple(_chain(tx, seq, back.chain(at)) for at in first[:CHAINS]),
+            len(first),
             len(back.towards),
             back.complete,
             tuple(_people(tx, back)),
@@ -148,24 +148,30 @@ def why(store: Store, seq: int, *, most: int = CAUSES) -> Why:
 
 @dataclass(slots=True)
 class _Back:
-    """A walk towards the causes. `towards` gives, by event, the edge by which it leads to where the walk began."""
+    """A walk towards the causes.
+
+    Attributes:
+        towards: by event, the edge by which it leads to where the walk began.
+        length: by event, how far that is: unsure edges, then steps.
+    """
 
     tx: Tx
     most: int
     towards: dict[int, Edge] = field(default_factory=dict)
+    length: dict[int, tuple[int, int]] = field(default_factory=dict)
     beginnings: list[int] = field(default_factory=list)
     complete: bool = True
 
     def walk(self, seq: int) -> None:
         """Go breadth first; unsure edges when nothing else is left."""
         queue, later = deque([seq]), deque[Edge]()
+        self.length[seq] = (0, 0)
         looked = 0
         while queue or later:
             if not queue:
                 edge = later.popleft()
                 if edge.cause not in self.towards:
-                    self.towards[edge.cause] = edge
-                    queue.append(edge.cause)
+                    queue.append(self._came(edge))
                 continue
             at = queue.popleft()
             looked += 1
@@ -181,8 +187,12 @@ class _Back:
                 if edge.kind in UNSURE:
                     later.append(edge)
                     continue
-                self.towards[edge.cause] = edge
-                queue.append(edge.cause)
+                queue.append(self._came(edge))
+
+    def _came(self, edge: Edge) -> int:
+        unsure, steps = self.length[edge.effect]
+        self.towards[edge.cause], self.length[edge.cause] = edge, (unsure + (edge.kind in UNSURE), steps + 1)
+        return edge.cause
 
     def chain(self, first: int) -> list[Edge]:
         """Give the edges from a beginning to where the walk began."""
