@@ -125,6 +125,9 @@ SHOWN = """\
 hand (hand.act step 1)  files.write  ok  e:0000000000000000  event 24
   created     .git/hooks/pre-commit  {added} 18 B  [watched:a hook that git runs by itself]  staged
   modified    plan.txt  {old} -> {new} 10 B  staged
+  gives       .git/hooks/pre-commit: to the program in it: be run by git, with the rights of whoever works in the repository (the hook is \
+new or another one)
+  gives       .git/hooks/pre-commit: to anybody: run it as a program (it may be executed now)
 hand (hand.act step 2)  shell.run  ok  e:0101010101010101  event 25
   created     bin  folder  staged
   deleted     gone.bin  {x}  staged
@@ -147,6 +150,12 @@ def test_what_each_call_was_seen_to_do_is_shown_in_order(home: Home) -> None:
         "  sent        GET crates.io:443/api/v1/crates 200, 0 B out, 2.0 KiB in",
         "  refused     CONNECT evil.org:443: no egress rule names `evil.org`",
         "  staged      POST crates.io:443/api/v1/new, 12 B out, 0 B in",
+        (
+            "  gives       here: to whoever writes to the link: change that file by another name (it leads to what is watched: "
+            "it decides who may become whom)"
+        ),
+        "  gives       run.sh: to its owner: run it as a program (it may be executed now)",
+        "  gives       POST crates.io/api/v1/new: to unknown: what nobody can say (no detector knows it to be harmless)",
     ]
     assert [*head.splitlines(), *reads, *tail] == done.stdout.splitlines()
     assert (

@@ -77,6 +77,8 @@ PLAN = """\
 create         hooks.sh  [a hook that git runs by itself]
 replace        plan.txt
 send           POST crates.io:443/api/v1/new
+gives          hooks.sh: to anybody: run it as a program (it may be executed now)
+gives          POST crates.io/api/v1/new: to unknown: what nobody can say (no detector knows it to be harmless)
 """
 
 

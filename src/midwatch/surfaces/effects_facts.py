@@ -20,6 +20,8 @@ from typing import Any, Final, Literal
 
 import orjson
 
+from midwatch.engine import granting
+from midwatch.engine.granting import Gives
 from midwatch.engine.staging import staged_of
 from midwatch.errors import SandboxError
 from midwatch.records.event import Event
@@ -29,7 +31,7 @@ from midwatch.sandbox.layers import Layer, contents_of, fold, open_content
 from midwatch.sandbox.release import Item, plan
 from midwatch.store.port import Store, Tx
 
-__all__ = ["Diff", "Planned", "State", "Step", "as_json", "diffs", "planned", "steps", "still_staged"]
+__all__ = ["Diff", "Planned", "State", "Step", "as_json", "diffs", "held", "planned", "steps", "still_staged"]
 
 State = Literal["staged", "committed", "discarded"]
 
@@ -191,13 +193,13 @@ def diffs(found: Sequence[Step], step: Step, workspace: Path | None) -> Iterator
     Args:
         workspace: where contents from before the run are, as long as nobody has changed them since.
     """
-    held = _held([item.layer for item in found])
+    there = held([item.layer for item in found])
     for change in step.layer.changes:
         if change.op in ("created", "modified", "deleted") and change.kind == "file":
-            yield _diff(change, held, workspace)
+            yield _diff(change, there, workspace)
 
 
-def _held(layers: Sequence[Layer]) -> dict[str, Layer]:
+def held(layers: Sequence[Layer]) -> dict[str, Layer]:
     """Say which layer holds a content; a file that is lost holds none."""
     there: dict[str, Layer] = {}
     for layer in layers:
@@ -263,11 +265,16 @@ def _beneath(workspace: Path, name: bytes) -> bytes | None:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What a commit would do: paths, and requests that would be sent. `others`: paths that are staged and not meant."""
+    """What a commit would do: paths, and requests that would be sent.
+
+    Attributes:
+        others: how many paths are staged and not meant. gives: what it would give to whom.
+    """
 
     items: tuple[Item, ...]
     requests: tuple[Request, ...]
     others: int
+    gives: Gives
 
 
 def planned(store: Store, run: str, folder: Path, workspace: Path, only: Sequence[str] = ()) -> Planned:
@@ -279,8 +286,16 @@ def planned(store: Store, run: str, folder: Path, workspace: Path, only: Sequenc
     Raises:
         SandboxError: a layer or the workspace cannot be read.
     """
-    held = store.read(lambda tx: staged_of(tx, run, folder))
-    whole = plan([item.layer for item in held], workspace)
+    staged = store.read(lambda tx: staged_of(tx, run, folder))
+    layers = [item.layer for item in staged]
+    whole = plan(layers, workspace)
     meant = tuple(item for item in whole.items if not only or any(fnmatchcase(item.path, glob) for glob in only))
-    asked = (request for item in held for request in item.layer.requests if request.outcome == "staged")
-    return Planned(meant, () if only else tuple(asked), len(whole.items) - len(meant))
+    kept = [
+        (item, place)
+        for item in ([] if only else staged)
+        for place, request in enumerate(item.layer.requests)
+        if request.outcome == "staged"
+    ]
+    found = granting.gives(meant, kept, layers, workspace)
+    requests = tuple(item.layer.requests[place] for item, place in kept)
+    return Planned(meant, requests, len(whole.items) - len(meant), found)

@@ -116,7 +116,7 @@ def test_what_gives_power_is_told_and_its_twin_is_inert(how: str, pair: Pair) ->
     """Who gains what, by the detector of the family; the twin is said to be inert, and why."""
     found = told(changed(pair.path, pair.before, pair.attack))
     assert how in {item.how for item in found.grants}
-    assert any(pair.whom in item.to_whom for item in found.grants)
+    assert any(pair.whom in f"{item.to_whom} {item.what}" for item in found.grants)
     twin = told(changed(pair.other or pair.path, pair.before, pair.twin))
     assert ((), True) == (twin.grants, bool(twin.inert))
 

@@ -21,7 +21,7 @@ from midwatch.containment.authority.tree import Rules, json_tree, judge_tree, to
 __all__ = ["NAME", "concerns", "judge"]
 
 NAME: Final = "ci"
-_WHO: Final = "whoever changes what it runs"
+_WHO: Final = "what it runs"
 _EVERYBODY: Final = "anybody who can open a request or an issue"
 _PROSE: Final = (".md", ".txt", ".png", ".svg", ".jpg")
 

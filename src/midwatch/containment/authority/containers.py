@@ -87,11 +87,11 @@ _DEV: Final = Rules(
         ),
         (
             r".*command(?:[.\[].*)?",
-            _power("be run when the folder is opened", "it sets PLACE", "whoever opens the folder"),
+            _power("be run with the rights of whoever opens the folder", "it sets PLACE", "the command that it names"),
         ),
     ),
     (r"(?:name|customizations\..*\.settings\.editor\..*|shutdownaction)",),
-    _power("be run, or run in another way, when the folder is opened", "it sets PLACE", "whoever opens the folder"),
+    _power("be run, or run in another way, when the folder is opened", "it sets PLACE", "what it names"),
 )
 
 

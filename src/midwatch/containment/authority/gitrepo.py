@@ -112,7 +112,7 @@ def _setting(entry: str) -> Power | None:
     if key.startswith("alias."):
         if not value.lstrip('"').startswith("!") and not re.search(r"-c\b|--exec|--upload-pack|--config", value):
             return None
-        return "be run in place of a git command", "whoever calls it", "an alias runs a program"
+        return "be run in place of a git command", "the program that it names", "an alias runs a program"
     return _elsewhere(key, value)
 
 
@@ -120,7 +120,11 @@ def _elsewhere(key: str, value: str) -> Power:
     if key.startswith("credential.") and not key.endswith(("usehttppath", "username")):
         return "get the credentials that git would send", "the helper that it names", f"it sets {_key(key)}"
     if _RUNS.fullmatch(key):
-        return "be run by git", "whoever works in the repository", f"it sets {_key(key)}"
+        return (
+            "be run by git, with the rights of whoever works there",
+            "the program that it names",
+            f"it sets {_key(key)}",
+        )
     if key.startswith("url.") and key.endswith(("insteadof", "pushinsteadof")):
         return "be reached in place of another repository", _host(key.split(".", 1)[1]), "it replaces addresses"
     if key.startswith(("remote.", "submodule.")) and key.endswith(("url", "pushurl")):
@@ -159,8 +163,8 @@ def _hook(name: str) -> Callable[[str], Power | None]:
         if name.endswith((".sample", ".md", ".txt")) and not _HOOK_NAMES.fullmatch(name):
             return None
         return (
-            "be run by git, with the rights of whoever uses it",
-            "whoever works in the repository",
+            "be run by git, with the rights of whoever works in the repository",
+            "the program in it",
             "the hook is new or another one",
         )
 
@@ -168,7 +172,11 @@ def _hook(name: str) -> Callable[[str], Power | None]:
 
 
 def _before_commits(_line: str) -> Power | None:
-    return "be run before each commit", "whoever commits", "what runs there is new or another one"
+    return (
+        "be run before each commit, with the rights of whoever commits",
+        "the program that it names",
+        "what runs there is new or another one",
+    )
 
 
 def _owner(line: str) -> Power | None:
@@ -198,7 +206,11 @@ def _attribute(line: str) -> Power | None:
     }:
         return None
     if {"filter", "diff", "merge"} & set(words):
-        return "be run by git for these files", "whoever works in the repository", "it names a filter, diff or merge"
+        return (
+            "be run by git for these files",
+            "the program that git's settings name",
+            "it names a filter, diff or merge",
+        )
     return "be hidden, or left out, where others look", ANYBODY, "an attribute is new"
 
 

@@ -46,6 +46,7 @@ _WHO: Final[Mapping[str, str]] = {
     EVERY_PYTHON: "whoever starts Python there",
     TESTS: "whoever runs the tests",
 }
+_CODE: Final = "the code that it holds or names"
 _SCRIPT_MARKS: Final[Mapping[str, tuple[str, ...]]] = {
     ".js": ("//",),
     ".ts": ("//",),
@@ -112,7 +113,10 @@ def judge(effect: Effect) -> Iterator[Finding]:
             else _slashed(marks)
         )
         lines = Lines(
-            entries, lambda _: ("be run, with that person's rights", who, "it has a new line"), _line_gone, _moved(who)
+            entries,
+            lambda _: (f"be run, with the rights of {who}", _CODE, "it has a new line"),
+            _line_gone,
+            _moved(who),
         )
         yield from judge_lines(effect, NAME, lines)
 
@@ -136,7 +140,7 @@ def _python(effect: File, who: str) -> Iterator[Finding]:
         )
     else:
         yield granted(
-            "be run, with that person's rights", who, effect.change.path, NAME, "what it does is new or another thing"
+            f"be run, with the rights of {who}", _CODE, effect.change.path, NAME, "what it does is new or another thing"
         )
 
 
@@ -159,8 +163,8 @@ def _only_pass(node: ast.stmt) -> bool:
 
 def _pth(line: str) -> Power | None:
     if re.match(r"import[ \t]", line):
-        return "be run by every Python there", _WHO[EVERY_PYTHON], "it has a line that runs"
-    return "have its modules found by every Python there", _WHO[EVERY_PYTHON], "it names another folder"
+        return "be run by every Python there", _CODE, "it has a line that runs"
+    return "have its modules found by every Python there", "the folder that it names", "it names another folder"
 
 
 # --------------------------------------------------------------------------------------------------------------- trees
@@ -213,7 +217,7 @@ def _trees(name: str, who: str) -> tuple[Callable[[str], Tree], Rules] | None:
 
 
 def _rules(who: str, brings: str, inert: str) -> Rules:
-    runs: Power = ("be run, or decide what is run, with that person's rights", who, "it sets PLACE")
+    runs: Power = (f"be run, or decide what is run, with the rights of {who}", _CODE, "it sets PLACE")
     return Rules(((brings, _BRINGS),), (_ABOUT, inert), runs)
 
 
@@ -273,7 +277,11 @@ def _setting(who: str) -> Callable[[str], Power | None]:
     def gains(line: str) -> Power | None:
         if _TOLD.match(line):
             return None
-        return "be run, or decide what is run, with that person's rights", who, f"it sets {line.partition('=')[0][:60]}"
+        return (
+            f"be run, or decide what is run, with the rights of {who}",
+            _CODE,
+            f"it sets {line.partition('=')[0][:60]}",
+        )
 
     return gains
 
@@ -312,4 +320,4 @@ def _recipe(text: str) -> list[str]:
 
 
 def _moved(who: str) -> Power:
-    return "be run in another order", who, "lines changed places"
+    return f"be run in another order, with the rights of {who}", _CODE, "lines changed places"

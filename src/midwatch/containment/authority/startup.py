@@ -141,7 +141,7 @@ def _runs(who: str) -> Callable[[str], Power | None]:
         word = (
             f"it sets {sets[1]}" if sets and "=" in line.split(" ", maxsplit=1)[0] + line[:40] else "it is a new line"
         )
-        return "be run in that shell, with that person's rights", who, word
+        return f"be run with the rights of {who}", "the lines that it holds", word
 
     return gains
 

@@ -15,6 +15,9 @@ import click
 from midwatch.surfaces.cli.common import Settings, began_in, command_options, emit, find_run, plain, say, store_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from midwatch.engine.granting import Gives
     from midwatch.sandbox.effects import Change, Request
     from midwatch.surfaces.effects_facts import Diff, Step
 
@@ -65,23 +68,31 @@ def effects() -> None:
 @click.pass_obj
 def show(settings: Settings, run: str, diff: bool, everything: bool) -> None:
     """Show what RUN's calls were seen to do, in order, with hashes and sizes; calls that did nothing are left out."""
-    from midwatch.surfaces import effects_facts
+    from midwatch.surfaces import effects_facts, grants_facts
 
     with store_of(settings) as store:
         full = find_run(store, run)
         found = effects_facts.steps(store, full, settings.place / "layers" / full)
     workspace = began_in(settings, full)
     place = None if workspace is None else Path(workspace)
+    gives = grants_facts.of_steps(found, place)
     told = {step.seq: list(effects_facts.diffs(found, step, place)) for step in found} if diff else {}
     if settings.json:
-        emit({"ok": True, "run": full, "workspace": workspace, "steps": [_json(step, told) for step in found]})
+        body = {"ok": True, "run": full, "workspace": workspace, "steps": [_json(step, told) for step in found]}
+        emit(body | {"grants": _grants(gives)})
         return
     if not found:
         say("no call of this run was seen to do anything; `process` shows nothing, and has no effects to commit")
         return
     for step in found:
-        click.echo(plain("\n".join(_lines(step, told.get(step.seq, []), everything=everything))))
+        given = gives[step.seq].grants if step.seq in gives else ()
+        lines = [f"  {'gives':<10}  {line}" for line in grants_facts.lines(given)]
+        click.echo(plain("\n".join([*_lines(step, told.get(step.seq, []), everything=everything), *lines])))
     say(_summary(found, full))
+
+
+def _grants(gives: Mapping[int, Gives]) -> list[dict[str, Any]]:
+    return [item.to_json() | {"event": seq} for seq, found in gives.items() for item in found.grants]
 
 
 def _json(step: Step, told: dict[int, list[Diff]]) -> dict[str, Any]:

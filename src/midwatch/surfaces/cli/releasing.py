@@ -158,6 +158,14 @@ def _list(plan: Planned) -> None:
         click.echo(plain(_line(item)))
     for request in plan.requests:
         click.echo(plain(f"{'send':<13}  {_asked(request)}"))
+    for line in _gives(plan):
+        click.echo(plain(f"{'gives':<13}  {line}"))
+
+
+def _gives(plan: Planned) -> list[str]:
+    from midwatch.surfaces.grants_facts import lines
+
+    return lines(plan.gives.grants)
 
 
 def _asked(request: Request) -> str:
@@ -171,6 +179,7 @@ def _tell(settings: Settings, run: str, plan: Planned, done: Released | None) ->
         if done is not None:
             body |= {"paths": list(done.paths), "gate": done.gate, "sent": _sent(done)}
         body |= {"changes": [_json(item) for item in plan.items]}
+        body |= {"grants": [item.to_json() for item in plan.gives.grants]}
         emit(body | {"requests": [request.to_json() for request in plan.requests]})
         return
     if done is None:
