@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 import sysconfig
 import threading
@@ -91,7 +92,7 @@ def isolation(
     backends = backends_of(fleet, make)
     folders = _code(registry)
     if backends:
-        _kept_apart(folders, home, env)
+        _kept_apart((*folders, *(_interpreter() if "bubblewrap" in backends else ())), home, env)
     code = (*folders, *(program.path for agent in fleet.agents.values() for program in agent.programs))
 
     def egress(_agent: str, spec: SandboxSpec, api: Api | None) -> Egress | None:
@@ -174,6 +175,11 @@ def _code(registry: Registry) -> tuple[Path, ...]:
     return tuple(sorted(path for path in files | folders if path.exists() and path.resolve() not in too_much))
 
 
+def _interpreter() -> tuple[Path, ...]:
+    """Give what is shown so that this machine's Python runs: where it is installed, which for one in `~/bin` is a person's own folder."""
+    return (Path(os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)).parents[1],)
+
+
 def _kept_apart(folders: Iterable[Path], home: Path, env: Mapping[str, str]) -> None:
     """Refuse an import path that would show what no mount may show.
 
@@ -185,7 +191,7 @@ def _kept_apart(folders: Iterable[Path], home: Path, env: Mapping[str, str]) -> 
         real = folder.resolve()
         wrong = "would show Midwatch's home" if real.is_dir() and holds_home(real, home) else reach(real, env)
         if wrong is not None:
-            message = f"the import path `{folder}`, which sandboxes see, {wrong}; start Midwatch with another (`PYTHONPATH`, folder)"
+            message = f"the import path `{folder}`, which sandboxes see, {wrong}; start Midwatch with another (`PYTHONPATH`, folder, Python)"
             problems.append(Problem("", message, "mount-reach"))
     if problems:
         raise InvalidFleet(tuple(problems))

@@ -130,3 +130,16 @@ def test_a_persons_own_folder_is_no_workspace(tmp_path: Path, name: str) -> None
     found = not_apart(fleet, home=home, workspace=person / name, environ=environ)
     assert ["workspace-reach"] == [problem.code for problem in found]
     assert () == not_apart(fleet, home=home, workspace=person / "project", environ=environ)
+
+
+@pytest.mark.req("ISOLATION-4")
+def test_a_python_in_a_persons_own_folder_shows_nothing_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interpreter at `~/bin/python3` would bring the whole folder with it, and one at `/bin/python3` the machine."""
+    (tmp_path / ".ssh").mkdir()
+    for place, words in (
+        (tmp_path / "bin" / "python3", "a person's credentials"),
+        (Path("/python3/python3"), "the whole machine"),
+    ):
+        monkeypatch.setattr(sys, "_base_executable", str(place), raising=False)
+        with pytest.raises(InvalidFleet, match=words):
+            isolating._kept_apart(isolating._interpreter(), tmp_path / "home", {"HOME": str(tmp_path)})
