@@ -191,7 +191,7 @@ def _kept_apart(folders: Iterable[Path], home: Path, env: Mapping[str, str]) -> 
         real = folder.resolve()
         wrong = "would show Midwatch's home" if real.is_dir() and holds_home(real, home) else reach(real, env)
         if wrong is not None:
-            message = f"the import path `{folder}`, which sandboxes see, {wrong}; start Midwatch with another (`PYTHONPATH`, folder, Python)"
+            message = f"the import path `{folder}`, which sandboxes see, {wrong}; start it with another (`PYTHONPATH`, folder, Python)"
             problems.append(Problem("", message, "mount-reach"))
     if problems:
         raise InvalidFleet(tuple(problems))

@@ -1,6 +1,7 @@
 """Attacks on what a sandbox is shown: code that an agent would like to change, folders that it would like to see."""
 
 import asyncio
+import os
 import socket
 import sys
 import tempfile
@@ -135,11 +136,13 @@ def test_a_persons_own_folder_is_no_workspace(tmp_path: Path, name: str) -> None
 @pytest.mark.req("ISOLATION-4")
 def test_a_python_in_a_persons_own_folder_shows_nothing_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An interpreter at `~/bin/python3` would bring the whole folder with it, and one at `/bin/python3` the machine."""
-    (tmp_path / ".ssh").mkdir()
+    person, home = tmp_path / "ann", tmp_path / "home"
+    (person / ".ssh").mkdir(parents=True)
     for place, words in (
-        (tmp_path / "bin" / "python3", "a person's credentials"),
-        (Path("/python3/python3"), "the whole machine"),
+        (person / "bin" / "python3", "a person's credentials"),
+        (Path("/bin/python3"), "Midwatch's home"),
     ):
+        monkeypatch.setattr(os.path, "realpath", str)
         monkeypatch.setattr(sys, "_base_executable", str(place), raising=False)
         with pytest.raises(InvalidFleet, match=words):
-            isolating._kept_apart(isolating._interpreter(), tmp_path / "home", {"HOME": str(tmp_path)})
+            isolating._kept_apart(isolating._interpreter(), home, {"HOME": str(person)})
