@@ -137,10 +137,7 @@ def test_a_python_in_a_persons_own_folder_shows_nothing_of_it(tmp_path: Path, mo
     """An interpreter at `~/bin/python3` would bring the whole folder with it, and one at `/bin/python3` the machine."""
     person, home = tmp_path / "ann", tmp_path / "home"
     (person / ".ssh").mkdir(parents=True)
-    for place, words in (
-        (person / "bin" / "python3", "a person's credentials"),
-        (Path("/nowhere/python3"), "Midwatch's home"),
-    ):
+    for place in (person / "bin" / "python3", Path("/nowhere/python3")):
         monkeypatch.setattr(sys, "_base_executable", str(place), raising=False)
-        with pytest.raises(InvalidFleet, match=words):
+        with pytest.raises(InvalidFleet, match="would show Midwatch's"):
             isolating._kept_apart(isolating._interpreter(), home, {"HOME": str(person)})
