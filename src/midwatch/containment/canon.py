@@ -23,7 +23,7 @@ from urllib.parse import unquote, urlsplit
 
 import idna
 
-__all__ = ["KINDS", "Canonical", "amount", "canonical", "host", "kind_of", "url_parts", "words"]
+__all__ = ["KINDS", "Canonical", "amount", "canonical", "host", "kind_of", "stem", "url_parts", "words"]
 
 KINDS: Final = ("email", "url", "path", "iban", "date", "host", "name", "title", "id", "number", "text")
 """What an argument or a field may declare that it holds, as the `format` of its schema. `name` is a text that names somebody or something,
@@ -36,6 +36,7 @@ _EMAIL: Final = re.compile(r"([A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64})@([^@\s/]{1,
 _IBAN: Final = re.compile(r"[A-Z]{2}[0-9]{2}[A-Z0-9]{8,30}")
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?:Z|[+-]\d{2}:?\d{2})?)?")
 _PORTS: Final = {"http": 80, "https": 443, "ftp": 21, "ws": 80, "wss": 443}
+_ENDINGS: Final = ("ations", "ation", "ings", "ing", "ies", "ions", "ion", "ers", "er", "ed", "es", "s", "e", "y")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})|%(?:2[fF]|5[cC])")
 """A broken escape, or a slash in disguise: servers disagree on what either means."""
@@ -126,6 +127,17 @@ def url_parts(text: str) -> tuple[str, str, int, str, str] | None:
 def words(text: str) -> tuple[str, ...]:
     """Split into words of letters and digits, without case."""
     return tuple(re.findall(r"[^\W_]+", text.casefold()))
+
+
+def stem(word: str) -> str:
+    """Take off an ending, so that `reserve` and `reservation` are one word; rough on purpose, and the same for both sides."""
+    plain = word.casefold()
+    for _ in range(2):
+        for ending in _ENDINGS:
+            if plain.endswith(ending) and len(plain) - len(ending) >= 3:
+                plain = plain.removesuffix(ending)
+                break
+    return plain
 
 
 def _url(text: str) -> str | None:

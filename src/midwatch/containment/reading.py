@@ -6,9 +6,9 @@ May import: `canon`, `slots`, `mandates`, `roles`, tools' contract. Must not kno
     called for   the request holds enough of the words by which a tool is named or described; rare words count more than common ones
     addresses    an email, URL, account or file name takes those that the request spells out
     names        a `name` takes names that the request mentions: quoted, capitalised, or beside the word by which the argument is called;
-                 a `title`, which names what is made, any words of the request, or a quoted title with its gaps filled
+                 a `title`, which names what is made, the request's own words, or a quoted title with its gaps filled
     ids          an `id:x` takes what a service gave as `id:x`, in a result for which the request named what to look for
-    look-ups     an address takes what a service's directory gave for something that the request named
+    look-ups     an address takes what a service's directory gave for something that the request named, unless it spells addresses out
     knobs        the operator may bound amounts, enumerate choices, and let a named source choose a value (`delegate`)
 
 Why no list of verbs: the only vocabulary is the one that the tools' authors wrote. A request in other words is not understood, and then a
@@ -27,10 +27,10 @@ from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
-from midwatch.containment.canon import Canonical, canonical, words
+from midwatch.containment.canon import Canonical, canonical, stem, words
 from midwatch.containment.mandates import Line, Mandate
 from midwatch.containment.roles import kinds, needs_reach, places_of
-from midwatch.containment.slots import FromField, Mentioned, OneOf, Slot, Template, UpTo, one_of
+from midwatch.containment.slots import FromField, Mentioned, OfWords, OneOf, Slot, Template, UpTo, one_of
 from midwatch.records.label import Label
 from midwatch.tools.contract import ToolContract
 
@@ -57,7 +57,6 @@ _TYPED: Final = {
 }
 _GAP: Final = re.compile(r"\{[^{}]{1,60}\}")
 _SENTENCE: Final = re.compile(r"\.(?=[A-Z])")
-_ENDINGS: Final = ("ations", "ation", "ings", "ing", "ies", "ions", "ion", "ers", "er", "ed", "es", "s", "e", "y")
 _EMPTY: Final = frozenset(
     (
         "a",
@@ -182,11 +181,12 @@ class Reader:
         elif family == "name":
             yield Mentioned(spoken.names | _beside(spoken, name))
         elif kind == "title":
-            yield Mentioned(spoken.phrases)
+            yield OfWords(spoken.stems)
             yield from spoken.templates
         elif role in {"command", "credential"}:
             yield one_of(*spoken.quoted, kind=kind)
-        if family in {"id", "name", *_ADDRESSES}:
+        # An address that the request spells out is the one: then no directory offers others.
+        if family in {"id", "name"} or (family in _ADDRESSES and not spoken.typed.get(family)):
             yield from self._looked_up(kind or "", spoken)
         if knob.delegate:
             yield from self._delegated(kind or "", spoken, knob.delegate)
@@ -280,17 +280,6 @@ def _weights(contracts: Sequence[ToolContract]) -> _Weights:
 def _telling(told: Sequence[tuple[str, ...]]) -> Mapping[str, float]:
     seen = Counter(word for each in told for word in each)
     return {word: math.log(1 + len(told) / count) for word, count in seen.items()}
-
-
-def stem(word: str) -> str:
-    """Take off an ending, so that `reserve` and `reservation` are one word; rough on purpose, and the same for both sides."""
-    plain = word.casefold()
-    for _ in range(2):
-        for ending in _ENDINGS:
-            if plain.endswith(ending) and len(plain) - len(ending) >= 3:
-                plain = plain.removesuffix(ending)
-                break
-    return plain
 
 
 def _take_apart(text: str) -> _Spoken:

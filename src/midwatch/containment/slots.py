@@ -15,13 +15,14 @@ from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
-from midwatch.containment.canon import Canonical, amount, canonical, host, url_parts, words
+from midwatch.containment.canon import Canonical, amount, canonical, host, stem, url_parts, words
 from midwatch.records.label import Label
 
 __all__ = [
     "REQUEST",
     "FromField",
     "Mentioned",
+    "OfWords",
     "OneOf",
     "Origin",
     "Pattern",
@@ -89,6 +90,13 @@ class Mentioned:
 
 
 @dataclass(frozen=True, slots=True)
+class OfWords:
+    """A title that is made of the issuer's own words, in any order and with any ending, and of nothing else."""
+
+    stems: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Template:
     """A title with gaps that the issuer's text spells out, such as `Dinner at {restaurant}`: the words around the gaps, in order.
 
@@ -114,7 +122,7 @@ class FromField:
     inside: bool = False
 
 
-Slot = OneOf | Pattern | UpTo | Mentioned | Template | FromField
+Slot = OneOf | Pattern | UpTo | Mentioned | OfWords | Template | FromField
 GAP: Final = 8
 
 
@@ -132,6 +140,13 @@ def accepts(slot: Slot, value: Any, kind: str | None = None, origins: Iterable[O
     if isinstance(slot, Mentioned):
         # Only what is declared to be a name is one: a mentioned word is no address, account, amount or command.
         return (kind or "").partition(":")[0] in _NAMES and isinstance(value, str) and words(value) in slot.names
+    if isinstance(slot, OfWords):
+        return (
+            kind == "title"
+            and isinstance(value, str)
+            and bool(words(value))
+            and set(map(stem, words(value))) <= slot.stems
+        )
     if isinstance(slot, Template):
         return kind == "title" and isinstance(value, str) and _filled(slot.parts, words(value))
     if isinstance(slot, FromField):

@@ -15,6 +15,7 @@ from midwatch.containment.mandates import Balance, Line, Mandate, Refused, issue
 from midwatch.containment.slots import (
     FromField,
     Mentioned,
+    OfWords,
     OneOf,
     Pattern,
     Slot,
@@ -111,6 +112,18 @@ def test_attack_what_a_line_is_for_cannot_be_left_out() -> None:
     assert isinstance(root, Balance)
     child = Line("c", "bank.pay", {"amount": (UpTo(Decimal(5)),)}, parent="a")
     assert isinstance(issue(root, Mandate("child", ASKED, (child,), parent="root")), Refused)
+
+
+@pytest.mark.req("CLAUSE-12")
+def test_a_title_of_the_issuers_own_words() -> None:
+    """Any of its words in any order and with any ending, and not one other; for a title only, which nobody acts on."""
+    slot = OfWords(frozenset({"hik", "trip", "mark"}))
+    assert accepts(slot, "Hiking trips", "title")
+    assert accepts(slot, "Trip: Mark", "title")
+    assert not accepts(slot, "Hiking trip, pay first", "title")
+    assert not accepts(slot, "—", "title")
+    assert not accepts(slot, "Mark", "name")
+    assert not accepts(slot, "mark", None)
 
 
 @pytest.mark.req("CLAUSE-12")
