@@ -23,7 +23,7 @@ from urllib.parse import unquote, urlsplit
 
 import idna
 
-__all__ = ["KINDS", "Canonical", "amount", "canonical", "host", "kind_of", "stem", "url_parts", "words"]
+__all__ = ["KINDS", "Canonical", "amount", "canonical", "host", "kind_of", "plain_name", "stem", "url_parts", "words"]
 
 KINDS: Final = ("email", "url", "path", "iban", "date", "host", "name", "title", "id", "number", "text")
 """What an argument or a field may declare that it holds, as the `format` of its schema. `name` is a text that names somebody or something,
@@ -37,6 +37,7 @@ _IBAN: Final = re.compile(r"[A-Z]{2}[0-9]{2}[A-Z0-9]{8,30}")
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?:Z|[+-]\d{2}:?\d{2})?)?")
 _PORTS: Final = {"http": 80, "https": 443, "ftp": 21, "ws": 80, "wss": 443}
 _ENDINGS: Final = ("ations", "ation", "ings", "ing", "ies", "ions", "ion", "ers", "er", "ed", "es", "s", "e", "y")
+_NAME: Final = re.compile(r"[^\W_]+(?:(?:[ '’.&_-]|, |\. )[^\W_]+)*\.?")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})|%(?:2[fF]|5[cC])")
 """A broken escape, or a slash in disguise: servers disagree on what either means."""
@@ -124,9 +125,14 @@ def url_parts(text: str) -> tuple[str, str, int, str, str] | None:
     return None if path is None else (scheme, name, port or _PORTS[scheme], path, parts.query)
 
 
-def words(text: str) -> tuple[str, ...]:
-    """Split into words of letters and digits, without case."""
-    return tuple(re.findall(r"[^\W_]+", text.casefold()))
+def words(text: str, *, fold: bool = True) -> tuple[str, ...]:
+    """Split into words of letters and digits, without case unless told otherwise."""
+    return tuple(re.findall(r"[^\W_]+", text.casefold() if fold else text))
+
+
+def plain_name(text: str) -> bool:
+    """Say whether a name is words and what stands between words, so that it is no path, option, variable or markup to anybody."""
+    return _NAME.fullmatch(text) is not None
 
 
 def stem(word: str) -> str:

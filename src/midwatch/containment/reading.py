@@ -1,6 +1,7 @@
 """Reading: a mandate out of a request, by a deterministic reader where there is no model; it sees the request and the tools, nothing else.
 
-In:   the request's text and label, the fleet's tool contracts, the operator's knobs. Out: a root `Mandate`, `by` naming this reader.
+In:   the request's text and label, the fleet's tool contracts, the operator's knobs. What is pasted or attached to a request is not the
+requester's word and must not be in that text (clause 5): this reader cannot tell it apart. Out: a root `Mandate`, `by` naming this reader.
 May import: `canon`, `slots`, `mandates`, `roles`, tools' contract. Must not know: results, benchmarks, what a tool's words mean.
 
     called for   the request holds enough of the words by which a tool is named or described; rare words count more than common ones
@@ -226,7 +227,7 @@ class Reader:
                     for other, path, author in self._readable(place.kind)
                     if author == "service"
                 ]
-            bound.append((place.name, (Mentioned(spoken.phrases), *listed)))
+            bound.append((place.name, (Mentioned(spoken.phrases, exact=False), *listed)))
         return tuple(bound)
 
     def _readable(self, kind: str) -> Iterator[tuple[ToolContract, str, str]]:
@@ -288,9 +289,13 @@ def _take_apart(text: str) -> _Spoken:
         spoken[at : at + size] for size in range(1, LONGEST + 1) for at in range(len(spoken) - size + 1)
     )
     quoted = tuple(next(part for part in found if part) for found in _QUOTED.findall(text) if any(found))
-    capital = {words(found[0]) for found in _CAPITAL.finditer(text)}
+    capital = {words(found[0], fold=False) for found in _CAPITAL.finditer(text)}
     parts = {each[at:end] for each in capital for at in range(len(each)) for end in range(at + 1, len(each) + 1)}
-    names = frozenset(name for name in {*parts, *map(words, quoted)} if name and not set(name) <= _EMPTY)
+    names = frozenset(
+        name
+        for name in {*parts, *(words(each, fold=False) for each in quoted)}
+        if name and not set(words(" ".join(name))) <= _EMPTY
+    )
     typed = {}
     for kind, pattern in _TYPED.items():
         found = {match[0].rstrip(".,;:!?") for match in pattern.finditer(text)}
@@ -306,8 +311,6 @@ def _take_apart(text: str) -> _Spoken:
 def _beside(spoken: _Spoken, name: str) -> frozenset[tuple[str, ...]]:
     """Give the words that stand right before or after the word by which the argument is called: `the general channel`."""
     own = {stem(part) for part in re.split(r"[._]", name) if part not in _EMPTY}
-    found = set()
-    for at, word in enumerate(spoken.words):
-        if stem(word) in own:
-            found |= {(spoken.words[near],) for near in (at - 1, at + 1) if 0 <= near < len(spoken.words)}
-    return frozenset(each for each in found if each[0] not in _EMPTY)
+    said = words(spoken.text, fold=False)[:_MOST_WORDS]
+    near = {at + side for at, word in enumerate(said) if stem(word) in own for side in (-1, 1)}
+    return frozenset((said[at],) for at in near if 0 <= at < len(said) and said[at].casefold() not in _EMPTY)

@@ -15,7 +15,7 @@ from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
-from midwatch.containment.canon import Canonical, amount, canonical, host, stem, url_parts, words
+from midwatch.containment.canon import Canonical, amount, canonical, host, plain_name, stem, url_parts, words
 from midwatch.records.label import Label
 
 __all__ = [
@@ -84,9 +84,14 @@ class UpTo:
 
 @dataclass(frozen=True, slots=True)
 class Mentioned:
-    """A name that the issuer's text mentions, as whole words in this order; `names` holds each as its words."""
+    """A name that the issuer's text mentions, as whole words in this order.
+
+    Attributes:
+        names: each as its words. exact: upper and lower case count, as they do to many services; else `names` are in lower case.
+    """
 
     names: frozenset[tuple[str, ...]]
+    exact: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +144,10 @@ def accepts(slot: Slot, value: Any, kind: str | None = None, origins: Iterable[O
         return number is not None and number <= slot.most
     if isinstance(slot, Mentioned):
         # Only what is declared to be a name is one: a mentioned word is no address, account, amount or command.
-        return (kind or "").partition(":")[0] in _NAMES and isinstance(value, str) and words(value) in slot.names
+        named = (kind or "").partition(":")[0] in _NAMES and isinstance(value, str)
+        if not named or (slot.exact and not plain_name(value)):
+            return False
+        return words(value, fold=not slot.exact) in slot.names
     if isinstance(slot, OfWords):
         return (
             kind == "title"
@@ -170,7 +178,7 @@ def narrower(child: Slot, parent: Slot) -> bool:
     if isinstance(child, UpTo) and isinstance(parent, UpTo):
         return child.most <= parent.most
     if isinstance(child, Mentioned) and isinstance(parent, Mentioned):
-        return child.names <= parent.names
+        return child.exact == parent.exact and child.names <= parent.names
     return False
 
 

@@ -199,12 +199,30 @@ def test_one_and_true_and_the_text_one_are_three_things() -> None:
 @pytest.mark.req("CLAUSE-12")
 def test_attack_a_mentioned_name_is_no_address() -> None:
     """Names are taken for names only: a mentioned word is no account, no command."""
-    slot = Mentioned(frozenset({("eve",)}))
+    slot = Mentioned(frozenset({("Eve",), ("Eve", "Adams")}))
     assert accepts(slot, "Eve", "name")
     assert accepts(slot, "Eve", "name:user")
-    assert not accepts(slot, "eve", "path")
-    assert not accepts(slot, "eve", None)
-    assert not accepts(slot, "Eve's", "name")
+    assert accepts(slot, "Eve Adams", "name")
+    assert not accepts(slot, "Eve", "path")
+    assert not accepts(slot, "Eve", None)
+    for other in (
+        "eve",
+        "Eve's",
+        "../Eve",
+        "-Eve",
+        "$Eve",
+        "@Eve",
+        "Eve/",
+        "Eve\n",
+        "Eve;",
+        "<Eve>",
+        "Eve  Adams",
+        "Adams Eve",
+        "Ëve",
+        "Еve",
+    ):
+        assert not accepts(slot, other, "name"), other
+    assert accepts(Mentioned(frozenset({("eve",)}), exact=False), "Eve", "name")
 
 
 @pytest.mark.req("CLAUSE-13")
