@@ -380,11 +380,11 @@ def go_first(_told: Told) -> str:
 
 @attack("resource")
 def never_killed(_told: Told) -> str:
-    """Exempt from being killed when memory ends."""
+    """Exempt from being killed when memory ends, before an ordinary process at least."""
     with open("/proc/self/oom_score_adj", "r+", encoding="ascii") as file:
         now = int(file.read())
         file.seek(0)
-        file.write(str(max(now - 100, -1000)))
+        file.write(str(max(min(now, 0) - 100, -1000)))
     return "others are killed first"
 
 
