@@ -16,6 +16,7 @@ import midwatch
 from midwatch import wiring
 from midwatch.engine import quarantine
 from midwatch.engine.identity import local
+from midwatch.engine.pipeline import Pipeline
 from midwatch.gates.review import Speaker
 from midwatch.records.run import RunResult
 from midwatch.surfaces.cli import main
@@ -168,6 +169,30 @@ def test_what_is_quarantined_is_not_committed_and_nobody_goes_on_from_reading_it
         event.data.get("tool")
         for event in place.ask(lambda store: store.read(lambda tx: tx.ledger.read(run=second.run, kinds=("intent",))))
     ]
+
+
+@pytest.mark.req("CAUSES-7")
+def test_a_quarantine_that_comes_after_the_check_still_stops_the_call(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stage 2 let it pass; the transaction in which it would begin does not, and nothing of it is left."""
+    real = Pipeline._governor
+
+    def late(self: Pipeline, passage: Any) -> Any:
+        store, run = self._seg.store, self._seg.run
+        plan = store.read(lambda tx: tx.ledger.read(run=run, kinds=("plan",)))[0].seq
+        quarantine.quarantine(store, plan, speaker=ANN, reason="late", at_us=wiring.clock())
+        return real(self, passage)
+
+    monkeypatch.setattr(Pipeline, "_governor", late)
+    stopped = place.run("write")
+    assert (True, False) == ("`local:ann`: late" in str(stopped.error_message), (place.work / "notes").exists())
+    begun = place.ask(lambda store: store.read(lambda tx: tx.ledger.read(run=stopped.run, kinds=("intent",))))
+    assert [] == [event.seq for event in begun if "tool" in event.data]
+    monkeypatch.undo()
+    plan = place.ask(lambda store: store.read(lambda tx: tx.ledger.read(run=stopped.run, kinds=("plan",))))[0].seq
+    place.let_go(plan, BOB)
+    assert "done" == place.resume(stopped.run).status
 
 
 @pytest.mark.req("CAUSES-7")
