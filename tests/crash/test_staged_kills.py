@@ -50,8 +50,8 @@ def look(context: ToolContext, item: Item) -> dict[str, str]:
 '''
 
 CALL = [
-    *("after tool.journal", "before stage.start", "after stage.start", "after stage.call", "after stage.gather"),
-    *("after tool.envelope", "after stage.keep", "after stage.close"),
+    *("after tool.journal", "after stage.start", "after stage.call", "after stage.gather"),
+    *("after tool.envelope", "after stage.close"),
 ]
 COMMIT = [
     *(

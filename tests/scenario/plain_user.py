@@ -40,13 +40,14 @@ def staged(root: Path) -> dict[str, Any]:
 def sent(root: Path) -> dict[str, Any]:
     """Read through the broker, and have a write held back until the commit."""
     with Host() as host:
-        calls = [("post", {"path": "/one", "body": "1"}), ("get", {"path": "/two"})]
-        studio = Studio(root / "sent", [calls], sandbox=host.rule(", stage: true"))
+        calls: list[list[Call]] = [[("post", {"path": "/one", "body": "1"})], [("get", {"path": "/two"})]]
+        studio = Studio(root / "sent", calls, sandbox=host.rule(", stage: true"))
         (studio.meeting / "host").write_text(f"http://localhost:{host.port}")
         run = studio.carry().run
         before = [item[1] for item in host.seen]
         studio.commit(run)
-        return {"asked": before, "sent": [item[1] for item in host.seen]}
+        statuses = [item["status"] if isinstance(item, dict) else item for item in studio.results(run)]
+        return {"statuses": statuses, "asked": before, "sent": [item[1] for item in host.seen]}
 
 
 def refused(root: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from midwatch.engine import control
 from midwatch.errors import Conflict, RunHeld, SandboxError
 from midwatch.records.event import EventDraft
 from midwatch.records.run import RunResult
-from tests.scenario.studio import Host, Studio, write
+from tests.scenario.studio import Call, Host, Studio, write
 
 STAGED = ', stage: true, headers: {X-Key: "Bearer ${secret:KEY}"}'
 KEY = {"KEY": "kb7-0123456789-abcdefgh"}
@@ -36,8 +36,12 @@ with wiring.open(sys.argv[1], home=sys.argv[2], workdir=Path(sys.argv[3]), envir
 
 def _posting(root: Path, host: Host, more: str = "") -> tuple[Studio, RunResult]:
     """Run one that posts twice, and writes a file."""
-    calls = [("post", {"path": "/one", "body": "1"}), ("post", {"path": "/two", "body": "2"})]
-    studio = Studio(root / "s", [calls, write("a.txt")], sandbox=f"{host.rule(STAGED)}, secrets: [KEY]{more}")
+    calls: list[list[Call]] = [
+        [("post", {"path": "/one", "body": "1"})],
+        [("post", {"path": "/two", "body": "2"})],
+        write("a.txt"),
+    ]
+    studio = Studio(root / "s", calls, sandbox=f"{host.rule(STAGED)}, secrets: [KEY]{more}")
     (studio.meeting / "host").write_text(f"http://localhost:{host.port}")
     return studio, studio.carry(environ=KEY)
 

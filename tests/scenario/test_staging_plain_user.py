@@ -66,7 +66,7 @@ def test_a_plain_user_has_all_of_it(place: Path) -> None:
         told["committed"],
     )
     assert (["already", "undone"], ["committed", {}], 0) == (told["undone"], told["after"], told["living"])
-    assert (["/two"], ["/two", "/one"]) == (told["asked"], told["sent"])
+    assert (["202", "200"], ["/two"], ["/two", "/one"]) == (told["statuses"], told["asked"], told["sent"])
     assert told["refused"] == _is_refused()
     went_on = ["done", [{"path": "a.txt"}, {"path": "b.txt"}, {"text": "new\n"}]]
     assert ([], went_on, 0, []) == (told["left"], told["went_on"], told["register"], told["runtime"])

@@ -164,7 +164,9 @@ class BubblewrapBackend:
             if user is not None:
                 outer.callback(user.close)
             owner = None if user is None else (user.id, user.id)
-            network, sockets = await attached(client.folder / "net" / name, profile, egress, owner, outer)
+            network, sockets = await attached(
+                client.folder / "net" / name.partition(".")[0], profile, egress, owner, outer
+            )
             net = None if network is None or sockets is None else (network, sockets)
             sandbox, log = await anyio.to_thread.run_sync(self._made, standing, profile, layers, user, net, outer)
             try:

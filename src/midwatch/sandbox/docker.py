@@ -112,7 +112,9 @@ class DockerBackend:
             user = User()
             outer.callback(user.close)
             owner = (user.id, user.id)
-            network, sockets = await attached(client.folder / "net" / name, profile, egress, owner, outer)
+            network, sockets = await attached(
+                client.folder / "net" / name.partition(".")[0], profile, egress, owner, outer
+            )
             control = client.folder / "control" / name
             place = Place(name, str(client.base / name), str(control), sockets, owner, str(client.folder))
             making = _Making(profile, place, image, network)
