@@ -134,7 +134,7 @@ def _deep() -> Iterator[MemoryStore]:
 
     def work(tx: Tx) -> None:
         last = tx.ledger.append(EventDraft("run.created", RUN, 1, {"fleet": "f"}))
-        for _ in range(3000):
+        for _ in range(causes.CAUSES + 1000):
             last = tx.ledger.append(EventDraft("signal", RUN, 1, {}, causes=(last,)))
 
     store.write(work)
@@ -150,7 +150,7 @@ def test_a_long_chain_is_told_by_its_ends_and_a_bound_says_so(deep: MemoryStore)
     left_out = 1001 - causes.FIRST - causes.LAST
     assert (1000, True, left_out) == (found.causes, found.complete, found.chains[0].left_out)
     assert [*range(1, causes.FIRST + 1), *range(1002 - causes.LAST, 1002)] == steps
-    beyond = causes.why(deep, 3001)
+    beyond = causes.why(deep, causes.CAUSES + 1001)
     assert ((), False, causes.CAUSES) == (beyond.chains, beyond.complete, beyond.causes)
     some = causes.blast(deep, 2, most=100)
     assert (100, False) == (some.total, some.complete)

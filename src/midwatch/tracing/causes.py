@@ -25,9 +25,9 @@ from midwatch.tracing.saying import id_of, in_words
 
 __all__ = ["Blast", "Chain", "Step", "Why", "blast", "locate", "of_run", "why"]
 
-CAUSES: Final = 1_500
+CAUSES: Final = 3_000
 """Events that `why` looks at."""
-REACHED: Final = 20_000
+REACHED: Final = 30_000
 """Events that `blast` counts."""
 CALLS: Final = 2_000
 """Calls of a blast whose agents and requests are read, nearest first."""
