@@ -25,6 +25,7 @@ from midwatch.agents.answers import Evidence, answer_schema
 from midwatch.config.command_rules import digest_of
 from midwatch.engine import quarantine
 from midwatch.engine.attending import Attended
+from midwatch.engine.containing import Containing
 from midwatch.engine.context import Segment
 from midwatch.engine.finishing import to_the_end
 from midwatch.engine.gateway import Gateway
@@ -126,6 +127,7 @@ class Commands:
 
     def __init__(self, segment: Segment, pipeline: Pipeline) -> None:
         self._seg, self._pipeline = segment, pipeline
+        self._containing = Containing(segment)
 
     async def run(self, actor: Actor, view: step.View, known: Known, causes: tuple[int, ...]) -> Ended | GaveUp | Wait:
         """Run an agent's program to its end, at most once for its place in the run as far as anybody can tell.
@@ -409,6 +411,7 @@ class Commands:
                 "exit_code": ended.exit_code,
                 "said_bytes": [ended.stdout_bytes, ended.stderr_bytes],
                 **({} if seen is None else {"observed": seen.to_json(tx.blobs.put(seen.manifest))}),
+                **self._containing.program(tx, actor.agent),
                 **counted,
                 "detail_blob": tx.blobs.put(seg.scrub.text(detail)[0].encode()) if detail else None,
             }

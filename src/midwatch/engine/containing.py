@@ -1,187 +1,278 @@
 """Containing: stages 2 and 3 of the pipeline: whose words lead to a call, and may all of them bring it about?
 
-In:   a passage with checked arguments; the run's results so far. Out: the label of the call, recorded; `Ruling`.
-May import: containment, config, records, tools, store (port). Must not know: gates, budgets, how a call is performed.
+In:   a passage with checked arguments; the trails of the run. Out: the label of the call, recorded; `Ruling`.
+May import: trails; containment, config, records, tools, store (port). Must not know: gates, budgets, how a call is performed.
 
-One trail an agent: the request, and every result that it was given, in the ledger's order. A synthesis has what all others had, since
-their handoffs reach it. In a graph of a user's own, what flows from node to node is not known, so all its agents share one trail.
-A trail is rebuilt from effects and ledger when a run goes on: the same results in the same order give the same labels.
-Source: CONTAINMENT.md, clauses 1-5, 11, 18-22.
+    judge    before the call: label and verdict, from what its agent had seen when it chose
+    rule     stage 3: what grants deny is denied; the verdict counts where the fleet enforces it, else it is written down
+    made     after the call: its label with that of every file that it may have read; the ledger keeps it
+    learn    the agent has the result, from its next answer on
+
+Why nothing that fails in here is raised: where the fleet enforces, what could not be judged is denied; where it records, the run goes on as
+if nobody had asked, and its record says so.
+Source: CONTAINMENT.md, clauses 1-5, 7, 11, 18-22, 32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import posixpath
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-import orjson
-
 from midwatch.containment import grants, mandates, policies
-from midwatch.containment.provenance import Seen, Trail
-from midwatch.containment.reach import Reach
-from midwatch.containment.verdict import Action, Authority, Ruling, decide
+from midwatch.containment.provenance import Seen, Traced
+from midwatch.containment.roles import TooMany, places
+from midwatch.containment.verdict import BY, Action, Authority, Ruling, decide
 from midwatch.engine.passage import known
+from midwatch.engine.trails import Trails
 from midwatch.records.decision import Allowed, Ask, Denied
-from midwatch.records.label import Cause, Label, join, label
+from midwatch.records.label import OPERATOR, UNKNOWN, Cause, Label, join, label
+from midwatch.sandbox.effects import shown
+from midwatch.sandbox.profile import INSIDE
 
 if TYPE_CHECKING:
     from midwatch.engine.context import Segment
     from midwatch.engine.passage import Passage
-    from midwatch.records.effect import EffectRow
+    from midwatch.engine.staging import Observed
     from midwatch.records.envelope import Envelope
-    from midwatch.store.port import Tx
+    from midwatch.store.port import Store, Tx
+    from midwatch.tools.contract import ToolContract
 
-__all__ = ["Containing"]
+__all__ = ["Containing", "able"]
 
-_EVERYBODY: Final = ""
-"""Whose trail the agents of a user's own graph share."""
+_OPERATOR: Final = Cause("operator")
 
 
 class Containing:
-    """Labels and verdicts of one segment."""
+    """Labels and verdicts of one segment. The trails are the segment's own: programs inside it are judged by the same ones."""
 
     def __init__(self, segment: Segment) -> None:
         self._seg = segment
-        self._trails: dict[str, Trail] | None = None
-        self._asked_by: str | None = None
-        self._request: Any = None
-        self._reach: Reach | None = None
         self._balances: dict[str, tuple[mandates.Balance, tuple[str, ...]]] = {}
+
+    # -------------------------------------------------------------------------------------------------- before the call
 
     def judge(self, p: Passage) -> None:
         """Carry out stage 2: label the call by what its agent has seen; and judge it, for stage 3."""
-        p.ruling = self._ruling(p)
-        p.mark("provenance", "pass", causes=list(p.causes), label=p.ruling.label.to_json())
+        try:
+            p.ruling = self._ruling(p)
+            more: dict[str, Any] = {"label": p.ruling.label.to_json()}
+        except Exception as fault:  # noqa: BLE001  # a guard that fails must not let pass, nor harm a run that only records
+            p.ruling = Ruling(Denied(f"the call could not be judged ({type(fault).__name__})", BY), UNKNOWN)
+            more = {"label": UNKNOWN.to_json(), "unjudged": type(fault).__name__}
+        p.mark("provenance", "pass", causes=list(p.causes), **more)
 
     def rule(self, p: Passage) -> Denied | None:
-        """Carry out stage 3. What an agent's grants deny is denied; the rest counts where the fleet enforces it, else it is recorded."""
+        """Carry out stage 3."""
         tool, checked = known(p)
-        fleet = self._seg.fleet
-        granted = grants.decide(fleet.grants, agent=p.actor.agent, tool=tool.contract.name, arguments=checked.arguments)
+        spec = self._seg.fleet.containment
+        granted = grants.decide(
+            self._seg.fleet.grants, agent=p.actor.agent, tool=tool.contract.name, arguments=checked.arguments
+        )
         if isinstance(granted, Denied):
             p.mark("containment", "deny", by=granted.by, reason=granted.reason)
             return granted
-        verdict = Denied("the call was not judged", "containment") if p.ruling is None else p.ruling.verdict
+        ruling = p.ruling or Ruling(Denied("the call was not judged", BY), UNKNOWN)
+        verdict = ruling.verdict
         if isinstance(verdict, Allowed):
             p.mark("containment", "pass", by=granted.by, contained=verdict.by)
             return None
         word = "ask" if isinstance(verdict, Ask) else "deny"
-        chain = [] if p.ruling is None else [lack.to_json() for lack in p.ruling.chain]
-        if fleet.containment.mode != "enforce":
-            p.mark("containment", "pass", by=granted.by, would=word, reason=verdict.reason, chain=chain)
+        told = {"reason": verdict.reason, "chain": [lack.to_json() for lack in ruling.chain]}
+        if spec.mode != "enforce":
+            p.mark("containment", "pass", by=granted.by, would=word, **told)
             return None
         p.enforced = True
-        p.mark("containment", word, by=verdict.by, reason=verdict.reason, chain=chain)
+        p.mark("containment", "ask" if word == "ask" else "deny", by=verdict.by, **told)
         return verdict if isinstance(verdict, Denied) else None
 
     def _ruling(self, p: Passage) -> Ruling:
         seg, (tool, checked) = self._seg, known(p)
-        contract, agent = tool.contract, p.actor.agent
-        trails, reach = self._open()
-        trail = self._trail(trails, agent)
-        traced = trail.trace(contract, checked.arguments)
-        balance, issued = self._mandates(agent)
+        contract, agent, trails = tool.contract, p.actor.agent, self._trails()
+        at = trails.chosen(agent, p.causes)
+        found = self._traced(contract, checked.arguments, agent, at)
         action = Action(
             agent=agent,
             contract=contract,
             arguments=checked.arguments,
-            context=self._context(trails, agent, trail),
-            labels=traced.labels,
-            origins=traced.origins,
-            confined=contract.runs == "sandbox" and seg.staging.isolation.confined(agent),
+            context=self._context(agent, at),
+            labels=found.labels,
+            origins=found.origins,
+            referents=self._referents(contract, checked.arguments),
+            confined=contract.runs == "sandbox" and self._confined(agent),
         )
+        balance, issued = self._mandates(agent)
         spec = seg.fleet.containment
         authority = Authority(
             do=grants.decide(seg.fleet.grants, agent=agent, tool=contract.name, arguments=checked.arguments),
-            reach=reach,
+            reach=trails.reach,
             balance=balance,
             mandates=issued,
-            principals=self._people(spec.ask),
             at_us=seg.clock(),
             who=spec.ask,
             expires_us=spec.timeout_us,
         )
-        return decide(action, authority)
+        ruling = decide(action, authority)
+        if not isinstance(ruling.verdict, Denied) or not ruling.chain:
+            return ruling
+        people = able(seg.store, spec.ask, tool=contract.name, asked_by=trails.asked_by)
+        return decide(action, replace(authority, principals=people))  # only now does it matter who could be asked
 
-    def learn(self, p: Passage, envelope: Envelope) -> None:
-        """Let the agent's trail have what a call gave."""
-        if self._trails is None or p.ruling is None:
-            return
-        tool, checked = known(p)
-        trail = self._trail(self._trails, p.actor.agent)
-        value = envelope.data if envelope.ok else None
-        trail.add(Seen(tool.contract, checked.arguments, value, p.ruling.label, error=not envelope.ok))
+    def _traced(self, contract: ToolContract, arguments: Mapping[str, Any], agent: str, at: int) -> Traced:
+        try:
+            return self._trails().trail(agent, at).trace(contract, arguments)
+        except TooMany:  # nobody looked at the values; the verdict says so, in words
+            return Traced({}, {})
 
-    def _open(self) -> tuple[dict[str, Trail], Reach]:
-        """Read the request and every result of the run so far, once a segment."""
-        if self._trails is None or self._reach is None:
-            self._asked_by, self._request, done = self._seg.store.read(self._past)
-            self._reach = Reach(policies.rights(self._seg.fleet, self._seg.registry), requester=self._asked_by)
-            self._trails = {}
-            for row, arguments, envelope in done:
-                self._replay(self._trails, row, arguments, envelope)
-        return self._trails, self._reach
+    def _context(self, agent: str, at: int) -> Label:
+        """Give what led an agent to its choice. A program reads what it likes, whenever it likes: all that it could have read counts."""
+        trails, spec = self._trails(), self._seg.fleet.agents.get(agent)
+        own = trails.context(agent, at)
+        if spec is None or not spec.command:
+            return own
+        written = self._seg.store.read(lambda tx: trails.written(tx, None))
+        return own if written is None else join(own, written)
 
-    def _past(self, tx: Tx) -> tuple[str | None, Any, list[tuple[EffectRow, Any, Any]]]:
-        run = tx.runs.get(self._seg.run)
-        rows = [row for row in tx.effects.list(self._seg.run, statuses=("done",)) if row.kind == "tool"]
-        rows.sort(key=lambda row: row.finished_seq or row.intent_seq)
-        done = [(row, _json(tx, row.arguments), _json(tx, row.result)) for row in rows]
-        return (None, None, done) if run is None else (run.asked_by or None, _json(tx, run.input), done)
+    def _referents(self, contract: ToolContract, arguments: Mapping[str, Any]) -> dict[str, Label]:
+        """Give the label of what arguments refer to: files by their path, as whoever wrote them last left them.
 
-    def _replay(self, trails: dict[str, Trail], row: EffectRow, arguments: Any, envelope: Any) -> None:
-        """Take in an earlier result with the label that its call had. A tool that is gone, or another one by now, gave nobody's words."""
-        trail = self._trail(trails, row.agent)
-        registry = self._seg.registry
-        contract = registry.get(row.tool).contract if row.tool in registry.names() else None
-        if contract is None or not isinstance(arguments, Mapping) or not isinstance(envelope, Mapping):
-            trail.context = join(trail.context, label({Cause("third_party", row.tool)}))
-            return
-        traced = trail.trace(contract, arguments)
-        own = join(self._context(trails, row.agent, trail), *traced.labels.values())
-        ok = envelope.get("ok") is True
-        trail.add(Seen(contract, arguments, envelope.get("data") if ok else None, own, error=not ok))
+        A file of the workspace that no call of ours wrote is the operator's, who gave the workspace; where it is more than content, a
+        stranger may have written it. What a broker's argument refers to is known only where a call of ours wrote that file.
+        """
+        trails, labels = self._trails(), {}
+        for place in _refers(contract, arguments):
+            path = _path(place.value)
+            paths = None if path is None else (path,)
+            written = self._seg.store.read(lambda tx, paths=paths: trails.written(tx, paths))  # type: ignore[misc]
+            if written is not None:
+                labels[place.key] = written
+            elif contract.runs == "sandbox" and contract.effect != "read":
+                stranger = label({Cause("third_party", contract.name)})
+                labels[place.key] = OPERATOR if place.deref == "content" else stranger
+        return labels
 
-    def _trail(self, trails: dict[str, Trail], agent: str) -> Trail:
-        name = _EVERYBODY if self._seg.foreign is not None else agent
-        if name not in trails:
-            asker = Cause("person", self._asked_by) if self._asked_by else Cause("unknown")
-            spec = self._seg.fleet.agents.get(agent)
-            began = {asker}
-            if spec is not None and spec.command:  # a program acts by words of its own author
-                began.add(Cause("third_party", f"command:{agent}"))
-            sources = policies.sources(self._seg.fleet, self._seg.registry, requester=self._asked_by, closed=None)
-            trails[name] = Trail(self._request, label(began), sources=sources, closed=None)
-        return trails[name]
-
-    def _context(self, trails: Mapping[str, Trail], agent: str, trail: Trail) -> Label:
-        """Give what an agent has seen: its own results; a synthesis has the others' by their handoffs."""
-        spec = self._seg.fleet.agents.get(agent)
-        if spec is None or spec.role == "synthesis":
-            return join(trail.context, *(other.context for other in trails.values()))
-        return trail.context
+    def _confined(self, agent: str) -> bool:
+        """Say whether nothing can leave an agent's sandbox before a commit. A request that only reads leaves it, too."""
+        isolation = self._seg.staging.isolation
+        return isolation.backend(agent) is not None and not isolation.spec(agent).egress
 
     def _mandates(self, agent: str) -> tuple[mandates.Balance, tuple[str, ...]]:
         """Give what the fleet file itself has issued to an agent."""
         if agent not in self._balances:
-            balance, names = mandates.Balance(), []
-            for mandate in policies.mandates(self._seg.fleet, self._seg.registry, agent):
-                made = mandates.issue(balance, mandate)
-                if isinstance(made, mandates.Balance):
-                    balance = made
-                    names.append(mandate.id)
-            self._balances[agent] = (balance, tuple(names))
+            made = policies.mandates(self._seg.fleet, self._seg.registry, agent)
+            self._balances[agent] = _issued(made)
         return self._balances[agent]
 
-    def _people(self, role: str) -> tuple[Cause, ...]:
-        """Give who could be asked: the people of the home who have the role; where it knows nobody, whoever works on the machine."""
-        rows = self._seg.store.read(lambda tx: tx.principals.list())
-        able = [row.name for row in rows if row.disabled_us is None and role in row.roles.split(",")]
-        if rows:
-            return tuple(Cause("person", name) for name in able)
-        return (Cause("operator"),)
+    def _trails(self) -> Trails:
+        if self._seg.trails is None:
+            self._seg.trails = Trails(self._seg)
+        return self._seg.trails
+
+    # --------------------------------------------------------------------------------------------------- after the call
+
+    def made(self, tx: Tx, p: Passage, seen: Observed | None, *, observes: bool) -> dict[str, Any]:
+        """Give, for the call's last event, the label of what it made and gave: also of the files that it may have read."""
+
+        def work() -> None:
+            ruling = p.ruling or Ruling(Denied("the call was not judged", BY), UNKNOWN)
+            contract, checked = known(p)[0].contract, known(p)[1]
+            if checked.cursor is not None:  # it reads on in what this agent was given before
+                p.recalled = ruling.label
+            elif contract.runs == "sandbox":
+                paths = _read(contract, checked.arguments, seen) if observes else None
+                p.recalled = self._trails().written(tx, paths) if paths is None or paths else None
+            p.label = ruling.label if p.recalled is None else join(ruling.label, p.recalled)
+
+        if not self._kept(work):
+            p.label = p.recalled = UNKNOWN
+        told = {} if p.recalled is None else {"recalled": p.recalled.to_json()}
+        return {"label": p.label.to_json(), **told}
+
+    def learn(self, p: Passage, envelope: Envelope, seq: int) -> None:
+        """Let the agent have what a call gave."""
+        contract, checked = known(p)[0].contract, known(p)[1]
+        recalled = {} if p.recalled is None else {"": p.recalled}
+        value = envelope.data if envelope.ok else None
+        seen = Seen(contract, checked.arguments, value, p.label, recalled, error=not envelope.ok)
+        self._kept(lambda: self._trails().learn(p.actor.agent, seq, seen))
+
+    def again(self, p: Passage) -> None:
+        """Let the agent have what it is given from the journal."""
+        self._kept(lambda: self._seg.store.read(lambda tx: self._trails().again(tx, p.effect)))
+
+    def program(self, tx: Tx, agent: str) -> dict[str, Any]:
+        """Give, for the last event of an agent's program, the label of what it made: all that it had, and could read."""
+        found = [UNKNOWN]
+
+        def work() -> None:
+            trails = self._trails()
+            written = trails.written(tx, None)
+            own = trails.context(agent, trails.chosen(agent, ()))
+            found[0] = own if written is None else join(own, written)
+
+        self._kept(work)
+        return {"label": found[0].to_json()}
+
+    def _kept(self, work: Callable[[], object]) -> bool:
+        """Do what must not be left out; where it fails, nobody can say any more what was seen."""
+        try:
+            work()
+        except Exception:  # noqa: BLE001  # the call was made already; what follows from it is judged as unknown
+            if self._seg.trails is not None:
+                self._seg.trails.lose()
+            return False
+        return True
 
 
-def _json(tx: Tx, digest: str | None) -> Any:
-    body = None if digest is None else tx.blobs.get(digest)
-    return None if body is None else orjson.loads(body)
+def able(store: Store, role: str, *, tool: str, asked_by: str | None) -> tuple[Cause, ...]:
+    """Give who could say yes: people in the role, with reach for the tool, who did not ask themselves; they speak for the operator.
+
+    Where the home knows nobody, whoever works on the machine can.
+    """
+    rows = store.read(lambda tx: tx.principals.list())
+    mine = (row for row in rows if row.disabled_us is None and row.name != asked_by)
+    return (_OPERATOR,) if not rows or any(row.has(role) and row.reaches(tool) for row in mine) else ()
+
+
+def _issued(made: Sequence[mandates.Mandate]) -> tuple[mandates.Balance, tuple[str, ...]]:
+    balance, names = mandates.Balance(), []
+    for mandate in made:
+        issued = mandates.issue(balance, mandate)
+        if isinstance(issued, mandates.Balance):
+            balance = issued
+            names.append(mandate.id)
+    return balance, tuple(names)
+
+
+def _refers(contract: ToolContract, arguments: Mapping[str, Any]) -> Iterator[Any]:
+    """Give the values that refer to something; of a call too large to look through, none."""
+    if any(arg.deref is not None for arg in contract.args):
+        try:
+            yield from (place for place in places(contract, arguments) if place.deref is not None)
+        except TooMany:
+            return
+
+
+def _path(value: Any) -> str | None:
+    """Give a path of the workspace as the ledger writes it; None: it may be anywhere."""
+    if not isinstance(value, str):
+        return None
+    plain = posixpath.normpath(value.removeprefix(INSIDE).lstrip("/") if value.startswith(INSIDE) else value)
+    if plain in {".", ""} or plain.startswith(("/", "..")):
+        return None
+    return shown(plain.encode("utf-8", "surrogatepass"))
+
+
+def _read(contract: ToolContract, arguments: Mapping[str, Any], seen: Observed | None) -> tuple[str, ...] | None:
+    """Give the paths that a call may have read: those that it was seen to, and what its arguments name. None: any.
+
+    A command can tell the names of files without opening one, which nothing observes, so it may have read anything.
+    """
+    names = contract.input_schema.get("properties") or {}
+    if any(contract.arg(name).role == "command" for name in names):
+        return None
+    named = [_path(place.value) for place in _refers(contract, arguments)]
+    changes = () if seen is None else seen.layer.changes
+    met = {item.path for item in changes if item.op in ("read", "executed") or item.before is not None}
+    return None if None in named else tuple(sorted(met | {path for path in named if path is not None}))

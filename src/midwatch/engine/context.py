@@ -18,6 +18,7 @@ from langgraph.runtime import RunControl
 
 from midwatch.config.fleet import Fleet
 from midwatch.engine.staging import Staging
+from midwatch.engine.trails import Trails
 from midwatch.errors import MidwatchError
 from midwatch.graph.foreign import Foreign
 from midwatch.models.port import ChatModel
@@ -68,7 +69,7 @@ class RouteRuntime:
 
 @dataclass(slots=True)
 class Segment:
-    """One taking-up of a run by this process. Mutable in one place only: `halt`, which is sticky.
+    """One taking-up of a run by this process. Mutable in two places only: `halt`, which is sticky, and `trails`, which only grow.
 
     Attributes:
         epoch: under which every write of this segment is fenced.
@@ -77,6 +78,7 @@ class Segment:
         foreign: the imported graph, where the fleet has one.
         control: asks LangGraph to begin no further superstep.
         staging: the sandboxes of the run's agents, open as long as the segment.
+        trails: what its agents have seen, from the first call on.
         pause: awaits a number of microseconds; passed in, so that tests need no clock.
     """
 
@@ -97,6 +99,7 @@ class Segment:
     foreign: Foreign | None = None
     control: RunControl = field(default_factory=RunControl)
     halt: MidwatchError | None = None
+    trails: Trails | None = None
     limiter: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(16))
     writers: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(16))
 

@@ -18,6 +18,7 @@ from midwatch.records.effect import EffectRow, effect_id
 from midwatch.records.envelope import Envelope
 from midwatch.records.event import EventDraft
 from midwatch.records.gate import GateRow
+from midwatch.records.label import UNKNOWN, Label
 from midwatch.tools import arguments
 from midwatch.tools.decorate import Tool
 
@@ -48,6 +49,7 @@ class Passage:
         guessed: rule by which the call itself was recovered from prose; its signal is on record already.
         enforced: what containment says counts, and is not only recorded.
         ruling: what containment says of the call, and the label of it.
+        label, recalled: of what the call made, once it was made; of the files that it may have read, where there are any of ours.
         edited: `checked` holds what a person put in the place of the agent's arguments.
     """
 
@@ -65,6 +67,8 @@ class Passage:
     guessed: str | None = None
     edited: bool = False
     enforced: bool = False
+    label: Label = UNKNOWN
+    recalled: Label | None = None
     attempt: int = 1
     seq: int = 0
     started_us: int = 0

@@ -176,6 +176,7 @@ class Pipeline:
             body = self._seg.store.read(lambda tx: tx.blobs.get(row.result or ""))
             if body is None:
                 raise self._seg.stop(Divergence(f"the result of effect `{row.id}` is missing from the store"))
+            self._containing.again(p)
             return Answered(Envelope.from_json(orjson.loads(body)), row.finished_seq or row.intent_seq)
         if row.status == "not_done":
             p.mark("journal", "deny", reason="a person says it was not done")
@@ -216,6 +217,8 @@ class Pipeline:
         answered = await seg.durable(work)
         if answered is None:
             p.attempt = row.attempt + 1
+        else:
+            self._containing.again(p)
         return answered
 
     # 2 provenance
@@ -440,6 +443,7 @@ class Pipeline:
                 "ms": ms,
                 "declared": {"class": tool.contract.effect, "open_world": tool.contract.open_world},
                 **seen_in(tx, seen),
+                **self._containing.made(tx, p, seen, observes=turn.observes),
                 **counted,
                 "detail_blob": tx.blobs.put(seg.scrub.text(performed.detail)[0].encode()) if performed.detail else None,
             }
@@ -454,7 +458,7 @@ class Pipeline:
 
         answered = seg.write(work)
         turn.keep(answered.seq, p.effect, tool.contract.name, seen)
-        self._containing.learn(p, answered.envelope)
+        self._containing.learn(p, answered.envelope, answered.seq)
         return answered
 
     def _scrubbed(self, performed: perform.Performed) -> perform.Performed:

@@ -156,6 +156,11 @@ class Staging:
             raise SandboxError(f"the sandbox of `{place.removesuffix(_BESIDE)}` has ended")
         return cell
 
+    def observes(self, place: str) -> bool:
+        """Say whether the sandbox that a turn has begun in tells all that is read there; where there is none, nothing does."""
+        cell = self._cells.get(place)
+        return cell is not None and getattr(cell.sandbox, "observes", False) is True
+
     async def sandbox(self, agent: str, *, place: str = "", api: Api | None = None) -> Sandbox:
         """Give the agent's sandbox, with all that the run has done so far in it.
 
@@ -286,6 +291,11 @@ class Turn:
     def isolates(self) -> bool:
         """Whether a hostile tool is kept from the rest of the machine."""
         return self.staging.isolation.backend(self.agent) is not None
+
+    @property
+    def observes(self) -> bool:
+        """Whether its layer tells all that the call read."""
+        return self.staging.observes(self.place)
 
     async def call(
         self,

@@ -120,6 +120,11 @@ class CelledSandbox:
         """What was asked of the network, where `effects` could not tell what was changed: to be on record all the same."""
 
     @property
+    def observes(self) -> bool:
+        """Whether reads and executions are told."""
+        return self._parts.listener is not None
+
+    @property
     def group(self) -> Group | None:
         """The control group that holds its processes, where there is one."""
         return getattr(self._parts.tree, "group", None)

@@ -242,6 +242,11 @@ class SqlCauses:
         """Give the versions of these calls that were committed."""
         return self._files.committed(seqs)
 
+    def writers(self, run: str, paths: Collection[str] | None, *, limit: int) -> Sequence[int]:
+        """Give the calls that left what is there."""
+        self.flush()
+        return self._files.writers(run, paths, limit)
+
     def lacks(self, seq: int, causes: Sequence[int], *, follows: bool) -> bool:
         """Say whether the index differs from what an event says of its causes."""
         if follows != (seq - 1 in causes):

@@ -43,6 +43,13 @@ _LATEST: Final = (
     "SELECT 1 FROM file_version v WHERE v.run = f.run AND v.path = f.path AND v.committed IS NULL AND v.seq > f.seq)"
 )
 
+_HELD: Final = "SELECT DISTINCT f.seq FROM file_version f WHERE f.run = ? AND f.committed IS NULL"
+_LAID: Final = (
+    "SELECT DISTINCT f.seq FROM file_version f WHERE f.workspace = ? AND f.committed IS NOT NULL AND NOT EXISTS ("
+    "SELECT 1 FROM file_version v WHERE v.workspace = f.workspace AND v.path = f.path AND v.committed > f.committed)"
+)
+_BELOW: Final = " AND (f.path = ? OR (f.path >= ? AND f.path < ?))"
+"""The path itself, and what lies in it: `0` is the character after `/`."""
 _OF_PATHS: Final = " AND f.path IN (SELECT value FROM json_each(?))"
 
 _Row = tuple[int, int, str, str | None]
@@ -155,6 +162,18 @@ class SqlFiles:
             f"DELETE FROM file_version WHERE run = ? AND committed IS NULL{some}",  # noqa: S608 - our own words
             (run, *values),
         )
+
+    def writers(self, run: str, paths: Collection[str] | None, limit: int) -> list[int]:
+        """Give the calls whose versions lie at or below these paths, staged in the run or last committed to its workspace."""
+        workspace, found = self._workspace(run), set[int]()
+        for path in ("",) if paths is None else paths:
+            for sql, place in ((_HELD, run), (_LAID, workspace)):
+                values = (place,) if paths is None else (place, path, f"{path}/", f"{path}0")
+                rows = self._sql.execute(sql + ("" if paths is None else _BELOW) + " LIMIT ?", (*values, limit))
+                found.update(row[0] for row in rows.fetchall())
+            if len(found) >= limit:
+                break
+        return sorted(found)[:limit]
 
     def committed(self, seqs: Collection[int]) -> list[FileVersion]:
         """Give what these calls left and was committed."""

@@ -52,6 +52,12 @@ class Causes(Protocol):
     def reach(self, seq: int, *, limit: int) -> Sequence[Reached]:
         """Give an event and everything that it led to, nearest first, at most `limit`."""
 
+    def writers(self, run: str, paths: Collection[str] | None, *, limit: int) -> Sequence[int]:
+        """Give the calls that left what a call of this run may find at or below these paths (None: anywhere), at most `limit`.
+
+        What the run has staged, and what was last committed to its workspace; overwritten versions of the run count, too.
+        """
+
     def committed(self, seqs: Collection[int]) -> Sequence[FileVersion]:
         """Give the versions that these calls left and that were committed, in order."""
 
