@@ -268,6 +268,7 @@ TARGETS = {
     "/etc": "mount-target",
     "/etc/passwd": "mount-target",
     "/etc/ld.so.preload": "mount-target",
+    "/etc/myapp.conf": "mount-target",
     "/opt": "mount-target",
     "/tmp": "mount-target",
     '"/a\\u202eb"': "mount-target",

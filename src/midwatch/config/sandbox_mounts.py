@@ -57,17 +57,7 @@ _TAKEN: Final = (
     "/lib64",
     "/libx32",
     "/opt/midwatch",
-    "/etc/passwd",
-    "/etc/group",
-    "/etc/hosts",
-    "/etc/nsswitch.conf",
-    "/etc/ld.so.cache",
-    "/etc/ld.so.conf",
-    "/etc/ld.so.conf.d",
-    "/etc/ld.so.preload",
-    "/etc/alternatives",
-    "/etc/ssl/certs",
-    "/etc/ca-certificates",
+    "/etc",
 )
 """What every sandbox has there already."""
 _DATABASE: Final = "midwatch.db"

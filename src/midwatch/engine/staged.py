@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import orjson
 
+from midwatch.errors import StoreCorrupt
 from midwatch.records.effect import EffectClass
 from midwatch.records.event import Event
 from midwatch.sandbox.effects import CHANGING, Change, Request
@@ -86,7 +87,12 @@ def staged_of(tx: Tx, run: str, folder: Path) -> list[Staged]:
         told = event.data.get("observed")
         if not told:
             continue
-        body = orjson.loads(tx.blobs.get(told["blob"]) or b"{}")
+        manifest = tx.blobs.get(told["blob"])
+        if manifest is None:  # as if the call had done nothing: what it did would leave unseen, or be lost unseen
+            raise StoreCorrupt(
+                f"what event {event.seq} of run `{run[:7]}` did is missing from the store; `midwatch verify` says what else is"
+            )
+        body = orjson.loads(manifest)
         layer = Layer(
             tuple(Change.from_json(item) for item in body.get("changes", ())),
             tuple(Request.from_json(item) for item in body.get("requests", ())),
