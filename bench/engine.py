@@ -9,6 +9,7 @@ ten stages, a `think` node one model call with reservation, intent and settlemen
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import statistics
 import tempfile
@@ -29,9 +30,9 @@ from midwatch.engine.context import RouteRuntime
 from midwatch.engine.kernel import Kernel, Parts
 from midwatch.graph.saver import Saver
 from midwatch.graph.team import AgentState, build
+from midwatch.isolating import isolation
 from midwatch.models.routes import route_price
 from midwatch.records.chat import ChatAnswer, ChatRequest, ToolRequest, Usage
-from midwatch.sandbox.process import ProcessSandbox
 from midwatch.store.sqlite import SqliteStore
 from midwatch.tools.registry import Registry
 
@@ -125,16 +126,26 @@ def _bare(fleet: Fleet, store: SqliteStore | None) -> Callable[[int, str], None]
     return run
 
 
-def _engine(fleet: Fleet, store: SqliteStore, folder: Path) -> Callable[[int, str], None]:
+def _engine(fleet: Fleet, store: SqliteStore, folder: Path, stack: contextlib.ExitStack) -> Callable[[int, str], None]:
     spec = fleet.routes["smart"]
     route = RouteRuntime(Instant(0), route_price(spec, at_us=wiring.clock()), 500, 0, 60_000_000, "native")
+    registry, scrub = Registry.load(list(fleet.tools), fleet.base), Scrubber(b"k" * 32)
+    grounds = isolation(
+        fleet,
+        registry,
+        home=Path(stack.enter_context(tempfile.TemporaryDirectory())),
+        env={},
+        clock=wiring.clock,
+        make=wiring.backend_of,
+        known=scrub.holds,
+    )
     parts = Parts(
         store=store,
         fleet=fleet,
-        registry=Registry.load(list(fleet.tools), fleet.base),
+        registry=registry,
         routes={},
-        scrub=Scrubber(b"k" * 32),
-        sandbox=ProcessSandbox(),
+        scrub=scrub,
+        isolation=stack.enter_context(grounds),
         clock=wiring.clock,
         pause=_pause,
         workdir=folder,
@@ -149,7 +160,7 @@ def _engine(fleet: Fleet, store: SqliteStore, folder: Path) -> Callable[[int, st
 
 def rows(repetitions: int = REPETITIONS) -> list[dict[str, Any]]:
     """Measure a node of each kind of body: `cpu_us` and `wall_us`, medians of slopes."""
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         (folder / "fleet.yaml").write_text(FLEET)
         (folder / "things.py").write_text(TOOLS)
@@ -158,7 +169,7 @@ def rows(repetitions: int = REPETITIONS) -> list[dict[str, Any]]:
         kinds = {
             "empty bodies, no-op saver": _bare(fleet, None),
             "empty bodies, our saver": _bare(fleet, plain),
-            "the engine's think and act": _engine(fleet, own, folder),
+            "the engine's think and act": _engine(fleet, own, folder, stack),
         }
         slopes: dict[str, list[tuple[float, float]]] = {kind: [] for kind in kinds}
         for repetition in range(repetitions + 1):
