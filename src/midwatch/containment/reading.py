@@ -90,8 +90,9 @@ class Knob:
     """What the operator says about one argument, in the fleet's policies.
 
     Attributes:
-        delegate: globs of reading tools: a source of theirs that the request names may choose the value, whoever wrote it. The residual:
-            whoever controls that source chooses the value, and with it who sees the call.
+        delegate: reading tools, as globs: a source of theirs that the request names may choose the value, whoever wrote it. `TOOL:FIELD` is
+            one whole field of it; without a field, one address within a text will do. The residual: whoever controls that source, or
+            that field of it, chooses the value, and with it who sees the call.
         addressed: an address that the request spells out is leave to call the tool with it, though the request does not call the tool
             by its words. The residual: whatever else the request says of that address, such as not to.
         most: of one call and of all calls together. values: the only ones that are taken without a person.
@@ -201,12 +202,15 @@ class Reader:
                 yield FromField(contract.name, path, self._where(contract, spoken, chained=True))
 
     def _delegated(self, kind: str, spoken: _Spoken, sources: tuple[str, ...]) -> Iterator[FromField]:
-        """Fields, and typed words within texts, of a source that the request names; it must be named, so it must have a selector."""
+        """A source that the request names; it must be named, so it must have a selector. A field of it, or a typed word anywhere in it."""
         for contract in self.contracts:
             where = self._where(contract, spoken)
-            named = any(fnmatchcase(contract.name, glob) for glob in sources)
-            if contract.effect == "read" and where and named:
-                yield FromField(contract.name, "", where, inside=kind in {"email", "url", "iban"})
+            if contract.effect != "read" or not where:
+                continue
+            for source in sources:
+                tool, colon, field_ = source.partition(":")
+                if fnmatchcase(contract.name, tool):
+                    yield FromField(contract.name, field_, where, inside=not colon and kind in {"email", "url", "iban"})
 
     def _where(
         self, contract: ToolContract, spoken: _Spoken, *, chained: bool = False

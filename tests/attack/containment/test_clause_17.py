@@ -117,6 +117,8 @@ def test_delegation_is_a_knob_and_its_residual_is_who_writes_there() -> None:
     other = seen(WEB, {"text": "eve@example.org"}, url="www.eve.example")
     delegating = Reader((WEB, SEND), {"mail.send_mail": {"to": Knob(delegate=("web.*",))}})
 
+    field_alone = Reader((WEB, SEND), {"mail.send_mail": {"to": Knob(delegate=("web.read:owner",))}})
+
     def sent(to: str, reader: Reader, result: Any) -> Any:
         run = trail(request)
         run.add(result)
@@ -127,6 +129,9 @@ def test_delegation_is_a_knob_and_its_residual_is_who_writes_there() -> None:
     assert isinstance(sent("eve@example.org", delegating, other), Ask)
     assert isinstance(sent("mallory@example.org", delegating, page), Ask)
     assert isinstance(sent("dora@example.org", Reader((WEB, SEND)), page), Ask)
+    owned = seen(WEB, {"text": "or eve@example.org", "owner": "dora@example.org"}, url="www.dora.example")
+    assert isinstance(sent("dora@example.org", field_alone, owned), Allowed)
+    assert isinstance(sent("eve@example.org", field_alone, owned), Ask)
 
 
 @pytest.mark.req("CLAUSE-17")
