@@ -44,7 +44,7 @@ _READ, _WRITE = 1, 2
 _PR_SET_DUMPABLE: Final = 4
 _DECORATE: Final = "midwatch.tools.builtin.shell"
 """A small module of ours that decorates, so that what decorating loads when it is first done is loaded, too."""
-_FILES: Final = ("hashlib", "importlib.util")
+_FILES: Final = ("importlib.util",)
 """What loading a file takes."""
 _ENDS: Final = (".py", "/__init__.py")
 _preloaded: set[str | None] = set()

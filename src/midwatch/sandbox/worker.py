@@ -188,14 +188,22 @@ def _load(file: str) -> ModuleType:
 
 
 def _spec(file: str) -> tuple[Any, Any]:
-    import hashlib  # noqa: PLC0415 - as above
     import importlib.util  # noqa: PLC0415 - as above
 
-    name = f"midwatch_tools_{hashlib.sha256(file.encode()).hexdigest()[:12]}"
+    name = f"midwatch_tools_{_sha256(file.encode())[:12]}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise ImportError(f"`{file}` is no Python file")
     return spec, spec.loader
+
+
+def _sha256(data: bytes) -> str:
+    """As `hashlib`, which brings a library along that each fork would pay for."""
+    for name in ("_sha2", "_sha256", "hashlib"):  # of Python 3.12, of 3.11, and where neither was built
+        with Passing(ImportError):
+            digest: str = imported(name).sha256(data).hexdigest()
+            return digest
+    raise ImportError("this Python has no SHA-256")
 
 
 def _run(argv: list[str]) -> dict[str, Any]:
