@@ -121,6 +121,7 @@ def isolation(
             default=fleet.sandbox,
             imports=lambda name: "" if fleet.sandbox_of(name).image is not None else _packages(code),
             living=_living(sandboxes(home), clock),
+            held=sandboxes(home).held,
         )
     finally:
         for backend in backends.values():

@@ -39,8 +39,13 @@ _READS: Final = ("GET", "HEAD", "OPTIONS")
 _OUT: Final = ("sent", "failed")
 _WHOLE: Final = 16
 """How often a run may fill the room of one sandbox, over all its calls."""
+_HELD_US: Final = 100_000
 _BESIDE: Final = "!"
 """After an agent's name: the sandbox of a program, beside the one of its tools. No agent's name holds it."""
+
+
+async def _awhile(microseconds: int) -> None:
+    await asyncio.sleep(microseconds / 1_000_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +59,8 @@ class Isolation:
         layers: folder below the home, for what runs did.
         send: sends a request of an agent that had been kept, now that it is committed.
         imports: where a Python that an agent's program starts finds this installation's packages, as `PYTHONPATH` has it.
-        living: told of every sandbox that begins and ends, so that an operator can see them.
+        living: told of every sandbox that begins and ends, so that an operator can see them. held: whether one holds it, by its name.
+        pause: awaits a number of microseconds.
     """
 
     plain: Tools
@@ -67,6 +73,8 @@ class Isolation:
     default: SandboxSpec = field(default_factory=SandboxSpec)
     imports: Callable[[str], str] = lambda _agent: ""
     living: Callable[[str, str, Sandbox, bool], None] = lambda _run, _agent, _sandbox, _begins: None
+    held: Callable[[str], bool] = lambda _name: False
+    pause: Callable[[int], Awaitable[None]] = _awhile
 
     def spec(self, agent: str) -> SandboxSpec:
         """Give what holds for an agent."""
@@ -231,10 +239,10 @@ class Staging:
         """Give the kernel's counters of each agent's sandbox."""
         return {place: await cell.sandbox.stats() for place, cell in self._cells.items()}
 
-    async def pause(self) -> None:
-        """Freeze every sandbox of the run."""
-        for cell in self._cells.values():
-            await cell.sandbox.pause()
+    async def let(self, sandbox: Sandbox) -> None:
+        """Wait as long as an operator holds a sandbox: no call begins in it meanwhile."""
+        while self.isolation.held(sandbox.name):
+            await self.isolation.pause(_HELD_US)
 
     async def close(self) -> None:
         """Close every sandbox of the run, whatever becomes of one of them.
@@ -316,11 +324,12 @@ class Turn:
         tools: Tools = self.staging.isolation.plain
         if self.isolates:
             try:
-                tools = await self.staging.sandbox(self.agent, place=self.place, api=self.api)
+                tools = sandbox = await self.staging.sandbox(self.agent, place=self.place, api=self.api)
             except LayerLost:  # no call may begin as if what the run did had never been
                 raise
             except SandboxError as refused:
                 return SandboxResult("crashed", detail=str(refused), began=False)
+            await self.staging.let(sandbox)
             self.loose = True
         result = await tools.call(
             ref,
@@ -346,6 +355,7 @@ class Turn:
             raise
         except SandboxError as refused:
             return RunResult("crashed", detail=str(refused))
+        await self.staging.let(sandbox)
         self.loose = True
         bounds = SandboxLimits()  # of the whole sandbox, in its profile
         return await sandbox.run(

@@ -334,11 +334,24 @@ class CelledSandbox:
                 self._parts.tree.thaw()
             try:
                 return await self._parts.link.ask(
-                    body, timeout_us=min(timeout_us, wall), patience_us=_PATIENCE_US, max_bytes=max_bytes + _ROOM
+                    body,
+                    timeout_us=min(timeout_us, wall),
+                    patience_us=_PATIENCE_US,
+                    max_bytes=max_bytes + _ROOM,
+                    stands=self._stands,
                 )
             finally:
                 with anyio.CancelScope(shield=True):
                     await self._settle()
+
+    def _stands(self) -> bool:
+        """Say whether the tree was stopped from outside while a call is under way."""
+        if self._paused or self.group is None:
+            return self._paused
+        try:
+            return self.group.frozen()
+        except (OSError, SandboxError):
+            return False
 
     async def _settle(self) -> None:
         """After a call nothing inside runs: frozen, or, where the cell is of no more use, dead.

@@ -7,11 +7,12 @@ Why nothing here trusts a length: the cell shares its sandbox with hostile code 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import marshal
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import anyio
@@ -21,6 +22,7 @@ from midwatch.sandbox.cell import HEAD
 __all__ = ["Broken", "Link"]
 
 _CHUNK: Final = 65_536
+_LOOK_S: Final = 0.1
 
 
 class Broken(Exception):
@@ -47,13 +49,20 @@ class Link:
             raise
 
     async def ask(
-        self, body: Mapping[str, Any], *, timeout_us: int, patience_us: int, max_bytes: int
+        self,
+        body: Mapping[str, Any],
+        *,
+        timeout_us: int,
+        patience_us: int,
+        max_bytes: int,
+        stands: Callable[[], bool] | None = None,
     ) -> dict[str, Any]:
         """Send one request and await its answer.
 
         Args:
             timeout_us: after this the cell is told to cut the call. patience_us: what it is given to do so.
             max_bytes: of the whole answer.
+            stands: whether somebody has stopped the cell where it stands; that time does not count.
 
         Raises:
             Broken: no answer came, even to the cut; or one that is too long, or not the one that was due.
@@ -63,7 +72,7 @@ class Link:
         settled = False
         try:
             answer = None
-            with anyio.move_on_after(timeout_us / 1_000_000):
+            with anyio.move_on_after(timeout_us / 1_000_000) as scope, _prolonged(scope, stands):
                 await self._send({**body, "id": number})
                 answer = await self._receive(max_bytes)
             if answer is None:
@@ -143,3 +152,25 @@ class Link:
     def __del__(self) -> None:
         with contextlib.suppress(OSError):
             self._channel.close()
+
+
+@contextlib.contextmanager
+def _prolonged(scope: anyio.CancelScope, stands: Callable[[], bool] | None) -> Iterator[None]:
+    """Move a deadline on by the time for which the cell is made to stand still."""
+    if stands is None:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle
+
+    def look() -> None:
+        nonlocal timer
+        if stands():
+            scope.deadline += _LOOK_S
+        timer = loop.call_later(_LOOK_S, look)
+
+    timer = loop.call_later(_LOOK_S, look)
+    try:
+        yield
+    finally:
+        timer.cancel()
