@@ -17,6 +17,8 @@ from typing import Any, Final
 import orjson
 
 from midwatch.config.fleet import Fleet
+from midwatch.engine import granting
+from midwatch.engine.granting import Gives
 from midwatch.engine.staged import Staged
 from midwatch.errors import Conflict, UsageProblem
 from midwatch.gates.binding import action_digest
@@ -102,6 +104,11 @@ class Planned:
         ]
         body: dict[str, Any] = {"release": self.release.digest, "paths": self.paths, "requests": sent}
         return orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
+
+    @cached_property
+    def gives(self) -> Gives:
+        """What it would give, and to whom."""
+        return granting.gives(self.chosen, self.kept, self.layers, self.order.workspace)
 
     def action(self, fleet: Fleet) -> str:
         """Digest it, under the rules of this fleet."""

@@ -13,6 +13,7 @@ from typing import Any, Final
 import orjson
 
 from midwatch.config.fleet import Fleet
+from midwatch.engine import granting
 from midwatch.engine.answering import clean, standing
 from midwatch.engine.planned import COMMIT, TASK, Planned
 from midwatch.errors import Denied, SandboxError
@@ -169,6 +170,7 @@ def _card(fleet: Fleet, planned: Planned, verdict: Ask, preview: str) -> dict[st
         "environment": fleet.environment,
         "reason": verdict.reason,
         "preview": preview,
+        "grants": [item.to_json() for item in planned.gives.grants],
         "origins": [],
         "causes": [],
     }
@@ -176,7 +178,8 @@ def _card(fleet: Fleet, planned: Planned, verdict: Ask, preview: str) -> dict[st
 
 def _preview(planned: Planned) -> str:
     """Show the lines that change, and what is sent."""
-    parts = [diff_of(planned.release, planned.layers, planned.order.workspace, only=planned.paths)]
+    parts = [f"gives {granting.line(item)}\n" for item in planned.gives.grants]
+    parts.append(diff_of(planned.release, planned.layers, planned.order.workspace, only=planned.paths))
     for item, index in planned.kept:
         request = item.layer.requests[index]
         parts.append(f"send {_told(request)}\n")

@@ -12,7 +12,7 @@ A kill between the two events leaves a journal beside the layers; the next commi
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -22,6 +22,7 @@ import orjson
 from midwatch.config.fleet import Fleet
 from midwatch.engine import quarantine, release_gate
 from midwatch.engine.answering import clean
+from midwatch.engine.granting import unsure
 from midwatch.engine.identity import present, require
 from midwatch.engine.planned import COMMIT, TASK, Order, Planned, planned
 from midwatch.engine.staged import Staged, staged_of
@@ -233,8 +234,18 @@ def _events(tx: Tx, run: str, kinds: Collection[str]) -> list[Event]:
 
 def _verdict(fleet: Fleet, found: Planned, registry: Registry) -> Ask | None:
     order = found.order
-    flags = [item.path for item in found.chosen if item.person]
+    watched = [item.path for item in found.chosen if item.person]
+    flags = list(dict.fromkeys([*watched, *_giving(found, fleet)]))
     return seeing.decide(fleet, _seen(found, registry), flags=flags, automatic=order.speaker is None, at_us=order.at_us)
+
+
+def _giving(found: Planned, fleet: Fleet) -> Iterator[str]:
+    """Name what gives somebody power, whatever the fleet says of commits: a person decides about that."""
+    yield from (path for path, judged in found.gives.paths.items() if judged.grants)
+    for (item, index), judged in zip(found.kept, found.gives.requests, strict=True):
+        request = item.layer.requests[index]
+        if unsure(judged, request, item.agent, fleet):
+            yield f"{request.method} {request.host}{request.path}"
 
 
 def _seen(found: Planned, registry: Registry) -> list[seeing.Seen]:
