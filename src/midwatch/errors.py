@@ -26,7 +26,8 @@ May import: the standard library only.
     ├── ToolFailure             raised by tool authors: an error the agent may read; 1
     ├── HandoffRefused          a plan or handoff that breaks its contract; 1
     ├── SandboxError            a sandbox cannot be what its profile says; it is refused, never weakened; 1
-    │   └── LayerLost           what a run did earlier is missing or damaged; the run stops
+    │   ├── LayerLost           what a run did earlier is missing or damaged; the run stops
+    │   └── Unseen              what a sandbox does is not seen any more; it is killed, and the run stops
     ├── Conflict                what is to be committed was changed meanwhile by someone else; 1
     └── StoreError              the durable state; 1
         ├── StoreBusy           locked for longer than the bounded wait
@@ -72,6 +73,7 @@ __all__ = [
     "StoreUnreadable",
     "ToolFailure",
     "Unpriced",
+    "Unseen",
     "UsageProblem",
 ]
 
@@ -254,6 +256,10 @@ class SandboxError(MidwatchError):
 
 class LayerLost(SandboxError):
     """What a run did earlier cannot be laid over its workspace: a layer is missing or damaged. The run stops, resumable."""
+
+
+class Unseen(SandboxError):
+    """What a sandbox reads and executes is not seen any more, so it was killed. The run stops, resumable."""
 
 
 class Conflict(MidwatchError):

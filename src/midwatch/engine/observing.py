@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from midwatch.engine.staging import Isolation, Observed, Turn
-from midwatch.errors import Conflict, SandboxError
+from midwatch.errors import Conflict, SandboxError, Unseen
 from midwatch.records.effect import EffectRow
 from midwatch.records.envelope import ErrorBody
 from midwatch.store.port import Store, Tx
@@ -36,7 +36,11 @@ def left_nothing(store: Store, row: EffectRow, isolation: Isolation) -> bool:
 async def observe(
     tool: Tool[..., Any], performed: perform.Performed, turn: Turn
 ) -> tuple[perform.Performed, Observed | None]:
-    """Read what a call did. What cannot be told, met another agent's change, or came with no answer of the tool's, did not happen."""
+    """Read what a call did. What cannot be told, met another agent's change, or came with no answer of the tool's, did not happen.
+
+    Raises:
+        Unseen: nobody sees any more what sandboxes do; the run must stop.
+    """
     turn.answered = turn.answered and envelope.keeps_contract(tool, performed)
     try:
         return performed, await turn.gather()
@@ -45,6 +49,8 @@ async def observe(
         done = "no file was changed, but what it asked for outside was sent" if turn.asked else "nothing was done"
         error = ErrorBody("conflict", f"{done}: {met}", hint=hint)
         return replace(performed, value=None, error=error), turn.left
+    except Unseen:
+        raise
     except SandboxError as untold:
         error = ErrorBody("crashed", "what the call did cannot be told, so nothing of it was kept")
         return replace(performed, value=None, error=error, detail=str(untold)), turn.left

@@ -31,6 +31,7 @@ from midwatch.errors import (
     MidwatchError,
     RunHalted,
     StoreError,
+    Unseen,
 )
 from midwatch.governor import scopes
 from midwatch.governor.watch import HEARTBEAT
@@ -103,9 +104,9 @@ class Pipeline:
         async with self._seg.staging.turn(passage.actor.agent, f"{passage.effect}-{passage.attempt}") as turn:
             try:
                 performed = await self._perform(passage, turn)
-            except LayerLost as lost:
+                performed, seen = await observe(known(passage)[0], performed, turn)
+            except (LayerLost, Unseen) as lost:
                 raise self._seg.stop(lost) from lost
-            performed, seen = await observe(known(passage)[0], performed, turn)
             if self._doubtful(passage, performed, turn):
                 return self._in_doubt(passage, performed, seen)
             return await self._settle(passage, performed, turn, seen)

@@ -22,7 +22,7 @@ import anyio
 import anyio.to_thread
 
 from midwatch.config.specs import SandboxLimits
-from midwatch.errors import SandboxError
+from midwatch.errors import SandboxError, Unseen
 from midwatch.sandbox import layers as layering
 from midwatch.sandbox import overlay
 from midwatch.sandbox.cgroups import Group
@@ -116,6 +116,8 @@ class CelledSandbox:
         self._lock: asyncio.Lock | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._dead, self._closed, self._paused = False, False, False
+        if parts.listener is not None:
+            parts.listener.when_it_dies(self._blind)
         self.untold: tuple[Request, ...] = ()
         """What was asked of the network, where `effects` could not tell what was changed: to be on record all the same."""
 
@@ -252,11 +254,17 @@ class CelledSandbox:
         self.untold = ()
         return layer
 
+    def _blind(self, _why: str) -> None:
+        """Kill the tree at once: what it did from here on nobody would know. On the listener's thread."""
+        self._dead = True
+        with contextlib.suppress(SandboxError):  # whoever asks for its effects kills it once more, and is told
+            self._parts.tree.kill()
+
     def _seen(self) -> Observed:
         """Give what was read and executed.
 
         Raises:
-            SandboxError: that cannot be told any more. The sandbox is of no use then.
+            Unseen: that cannot be told any more. The sandbox is dead then.
         """
         listener = self._parts.listener
         if listener is None:
@@ -265,7 +273,7 @@ class CelledSandbox:
         if seen.lost or not listener.alive():
             self._dead = True
             self._parts.tree.kill()
-            raise SandboxError("what was read in the sandbox cannot be told any more, since its listener lost events")
+            raise Unseen("what was read in the sandbox cannot be told any more, since its listener lost events")
         return seen
 
     async def pause(self) -> None:

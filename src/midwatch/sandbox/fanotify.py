@@ -147,6 +147,14 @@ class Listener:
         stuck = since is not None and self._clock() - since > _STUCK_S
         return self._usable() and self._thread.is_alive() and not stuck
 
+    def when_it_dies(self, died: Callable[[str], None]) -> None:
+        """Say whom to tell, from the listener's thread, why nothing is seen any more; at once where that is so already."""
+        with self._lock:
+            self._died = died
+            failed = self._failed
+        if failed:
+            died(failed)
+
     def learn(self, pid: int) -> None:
         """Look through the eyes of a living process of the sandbox, so that what short-lived ones open can be named, too.
 
