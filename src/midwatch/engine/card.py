@@ -22,7 +22,7 @@ class Circumstances:
     """Where and why an action is asked about.
 
     Attributes:
-        reason: why it is asked. preview: what the tool's preview said, or None. causes: ledger events behind the proposal.
+        lacks: what containment found to lack reach, as its chain. reason: why it is asked. preview: what the tool's preview said, or None. causes: ledger events behind the proposal.
     """
 
     run: str
@@ -32,6 +32,7 @@ class Circumstances:
     reason: str
     preview: str | None
     causes: tuple[int, ...]
+    lacks: tuple[Mapping[str, Any], ...] = ()
 
 
 def card(tx: Tx, contract: ToolContract, arguments: Mapping[str, Any], about: Circumstances) -> dict[str, Any]:
@@ -50,4 +51,5 @@ def card(tx: Tx, contract: ToolContract, arguments: Mapping[str, Any], about: Ci
         "preview": about.preview,
         "origins": origins.of(tx, about.run, contract, arguments),
         "causes": list(about.causes),
+        **({"lacks": [dict(lack) for lack in about.lacks]} if about.lacks else {}),
     }

@@ -252,7 +252,8 @@ class Gating:
     ) -> dict[str, Any]:
         tool, checked = known(p)
         actor, environment = p.actor, self._seg.fleet.environment
-        about = Circumstances(actor.run, actor.agent, actor.node, environment, verdict.reason, preview, p.causes)
+        lacks = tuple(lack.to_json() for lack in p.ruling.chain) if p.ruling is not None and p.contained else ()
+        about = Circumstances(actor.run, actor.agent, actor.node, environment, verdict.reason, preview, p.causes, lacks)
         return card(tx, tool.contract, checked.arguments if values is None else values, about)
 
     def _action(self, p: Passage) -> str:

@@ -469,9 +469,9 @@ class Pipeline:
     def _owns(self, tx: Tx, p: Passage, digest: str) -> bool:
         """A cursor opens only bodies that this agent's own executions in this run produced."""
         for row in tx.effects.list(p.actor.run, statuses=("done",)):
-            if row.agent == p.actor.agent and row.result is not None:
+            if row.kind == "tool" and row.agent == p.actor.agent and row.result is not None:
                 body = tx.blobs.get(row.result)
-                if body is not None and f"b:{digest}" in orjson.loads(body)["refs"]:
+                if body is not None and f"b:{digest}" in orjson.loads(body).get("refs", ()):
                     return True
         return False
 

@@ -59,7 +59,8 @@ class _Mind:
     def at(self, seq: int) -> Trail:
         """Give the trail as the agent knew it when event `seq` was written. It never shrinks."""
         while self.pending and self.pending[0][0] < seq:
-            self.trail.add(self.pending.pop(0)[1])
+            self.trail.add(self.pending[0][1])
+            del self.pending[0]  # only now: what could not be taken in fails again
         return self.trail
 
 
