@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["tests.docker_engine"]  # one engine for all that need one, whichever files they are in
+pytest_plugins = [
+    "tests.docker_engine",
+    "tests.postgres_server",
+]  # one of each for all that need one, whichever files they are in
 _KEYS = ("_API_KEY", "_BASE_URL", "_API_BASE", "_AUTH_TOKEN")
 _PREFIXES = ("MIDWATCH_", "LANGCHAIN_", "LANGSMITH_")
 

@@ -28,8 +28,8 @@ from midwatch.config.specs import ImportSpec, RouteSpec
 from midwatch.errors import InvalidFleet, MidwatchError, NotFound, Problem, RunHalted, SandboxError
 from midwatch.governor.watch import HEARTBEAT
 from midwatch.records.event import Event
+from midwatch.store import choice
 from midwatch.store.port import Store
-from midwatch.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
     from midwatch.engine.context import RouteRuntime
@@ -44,6 +44,7 @@ __all__ = [
     "backend_of",
     "check_fleet",
     "clock",
+    "has_store",
     "home_path",
     "load_fleet",
     "open",
@@ -52,7 +53,7 @@ __all__ = [
     "pause",
 ]
 
-DATABASE = "midwatch.db"
+DATABASE = choice.DATABASE
 GOVERNOR_WAIT_S = 30.0
 
 
@@ -74,20 +75,23 @@ def home_path(home: str | Path | None = None, environ: Mapping[str, str] | None 
 
 
 @contextlib.contextmanager
-def open_store(home: Path, *, create: bool = False) -> Iterator[Store]:
-    """Open the home's store.
+def open_store(home: Path, *, create: bool = False, environ: Mapping[str, str] | None = None) -> Iterator[Store]:
+    """Open the home's store: a file in it, or the server that `MIDWATCH_STORE` names (`store.choice`).
 
     Raises:
         NotFound: there is no home yet and `create` is false.
         StoreError: it cannot be used; the message says why.
     """
-    if not create and not (home / DATABASE).exists():
-        raise NotFound(f"no Midwatch home at `{home}`; `midwatch run FLEET` makes one, `--home` names another")
-    store = SqliteStore(home / DATABASE)
+    store = choice.open_chosen(home, os.environ if environ is None else environ, create=create)
     try:
         yield store
     finally:
         store.close()
+
+
+def has_store(home: Path) -> bool:
+    """Say whether this home has records already."""
+    return choice.begun(home) or choice.address(os.environ) is not None
 
 
 def load_fleet(
@@ -359,7 +363,7 @@ def open(
     place = home_path(home, env)
     _sound(fleet, env, place, workdir or Path.cwd())
     with contextlib.ExitStack() as stack:
-        store = stack.enter_context(open_store(place, create=True))
+        store = stack.enter_context(open_store(place, create=True, environ=env))
         if on_event is not None:
             stack.callback(store.on_commit(_listener(store, on_event)))
         registry = Registry.load(list(fleet.tools), fleet.base)
@@ -375,7 +379,7 @@ def open(
             clock=clock,
             pause=pause,
             workdir=(workdir or Path.cwd()).absolute(),
-            govern=lambda: _govern(store, place, fleet.governor.stale_after_us),
+            govern=lambda: _govern(store, place, fleet.governor.stale_after_us, **choice.named(env)),
             start_info=info or _start_info(fleet),
             speaker=_speaker(store, token, env, channel),
         )
@@ -449,7 +453,7 @@ async def pause(microseconds: int) -> None:
     await asyncio.sleep(microseconds / 1_000_000)
 
 
-def _govern(store: Store, home: Path, stale_after_us: int) -> None:
+def _govern(store: Store, home: Path, stale_after_us: int, server: str | None = None) -> None:
     """Start the governor's process unless a live one watches this home, and wait for its first sign of life.
 
     Raises:
@@ -467,6 +471,7 @@ def _govern(store: Store, home: Path, stale_after_us: int) -> None:
             stderr=log,
             timeout=GOVERNOR_WAIT_S,
             check=False,
+            env={**os.environ, choice.VARIABLE: server or ""},
         )
     last = store.read(lambda tx: tx.watch.last(HEARTBEAT))
     if launched.returncode or last is None or last.at_us < started:

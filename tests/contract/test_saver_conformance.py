@@ -15,7 +15,9 @@ from langgraph.checkpoint.conformance.initializer import RegisteredCheckpointer
 from midwatch.graph.saver import Saver
 from midwatch.store.memory import MemoryStore
 from midwatch.store.port import Store
+from midwatch.store.postgres import PostgresStore
 from midwatch.store.sqlite import SqliteStore
+from tests.postgres_server import shared
 
 TESTS_OF_THE_SUITE = 81
 
@@ -26,6 +28,10 @@ def _memory(_: Path) -> Store:
 
 def _file(folder: Path) -> Store:
     return SqliteStore(folder / "midwatch.db")
+
+
+def _server(_: Path) -> Store:
+    return PostgresStore(shared().schema())
 
 
 def _registered(make: Callable[[], Store], *, fenced: bool) -> RegisteredCheckpointer:
@@ -44,7 +50,7 @@ def _registered(make: Callable[[], Store], *, fenced: bool) -> RegisteredCheckpo
 
 @pytest.mark.req("SAVER-1")
 @pytest.mark.parametrize("fenced", [False, True], ids=["free", "fenced"])
-@pytest.mark.parametrize("make", [_memory, _file], ids=["memory", "sqlite"])
+@pytest.mark.parametrize("make", [_memory, _file, _server], ids=["memory", "sqlite", "postgres"])
 def test_the_public_suite_passes_in_full(make: Callable[[Path], Store], fenced: bool, tmp_path: Path) -> None:
     """Every capability, optional ones too, is found and passes all its tests."""
     count = iter(range(1000))

@@ -16,11 +16,14 @@ from midwatch.records.event import EventDraft
 from midwatch.store.memory import MemoryStore
 from midwatch.store.migrate import backup_path
 from midwatch.store.port import Store, Tx
+from midwatch.store.postgres import PostgresStore
 from midwatch.store.sqlite import REVISION, SqliteStore
+from tests.postgres_server import shared
 
 ADAPTERS: dict[str, Callable[[Path], Store]] = {
     "sqlite": lambda folder: SqliteStore(folder / "midwatch.db"),
     "memory": lambda _: MemoryStore(),
+    "postgres": lambda _: PostgresStore(shared().schema()),
 }
 ONE, TWO = "1" * 32, "2" * 32
 SHA, OTHER = "ab" * 32, "cd" * 32

@@ -28,7 +28,9 @@ from midwatch.records.run import RunRow
 from midwatch.records.spend import Account, Line
 from midwatch.store.memory import MemoryStore
 from midwatch.store.port import Store, Tx
+from midwatch.store.postgres import PostgresStore
 from midwatch.store.sqlite import SqliteStore
+from tests.postgres_server import shared
 
 RUN = "ab" * 16
 EFFECT = "e" * 16
@@ -36,6 +38,7 @@ GATE = "9" * 16
 ADAPTERS: dict[str, Callable[[Path], Store]] = {
     "sqlite": lambda folder: SqliteStore(folder / "midwatch.db"),
     "memory": lambda _: MemoryStore(),
+    "postgres": lambda _: PostgresStore(shared().schema()),
 }
 
 

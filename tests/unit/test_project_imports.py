@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GUARDS = ("gates", "governor", "containment")
 LOWER = ("tools", "models", "recovery", "sandbox", "tracing", "store", "config", "records")
 ROOMS = ("surfaces", "adapters", "engine", "graph", "agents", *GUARDS, *LOWER)
-MODULES = ("errors", "wiring", "isolating", "store.port", "store.sqlite", "store.memory")
+MODULES = ("errors", "wiring", "isolating", "store.port", "store.sqlite", "store.memory", "store.postgres", "store.choice")
 
 
 def _tree(folder: Path, imports: Mapping[str, str]) -> None:
@@ -80,6 +80,8 @@ def test_allowed_imports_are_allowed(tmp_path: Path) -> None:
         ("models.chat", "from langgraph.graph import StateGraph", "only graph and engine"),
         ("engine.runs", "from midwatch.store.sqlite import Store", "only the wiring names adapters"),
         ("tracing.queries", "import midwatch.store.memory", "only the wiring names adapters"),
+        ("engine.runs", "from midwatch.store.postgres import Store", "only the wiring names adapters"),
+        ("surfaces.cli", "from midwatch.store import choice", "only the wiring names adapters"),
     ],
     ids=[
         "upwards",
@@ -91,6 +93,8 @@ def test_allowed_imports_are_allowed(tmp_path: Path) -> None:
         "LangGraph",
         "sqlite",
         "memory",
+        "postgres",
+        "the choice of one",
     ],
 )
 def test_each_forbidden_import_is_reported(module: str, source: str, contract: str, tmp_path: Path) -> None:

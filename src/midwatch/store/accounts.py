@@ -45,7 +45,9 @@ class SqlBudgets:
         """Read accounts by name or prefix, in order of scope and unit."""
         sql = "SELECT scope, unit, cap, spent, held FROM budget WHERE "
         if prefix is not None:
-            rows = self._sql.execute(f"{sql} substr(scope, 1, ?) = ? ORDER BY scope, unit", (len(prefix), prefix))
+            rows = self._sql.execute(
+                f"{sql} substr(scope, 1, CAST(? AS INTEGER)) = ? ORDER BY scope, unit", (len(prefix), prefix)
+            )
         else:
             marks = ", ".join("?" * len(scopes))
             rows = self._sql.execute(f"{sql} scope IN ({marks}) ORDER BY scope, unit", tuple(scopes))

@@ -90,7 +90,7 @@ def _item_tables(metadata: MetaData) -> None:
     sa.Table(
         "checkpoint_item",
         metadata,
-        sa.Column("id", whole, primary_key=True),
+        sa.Column("id", sa.BigInteger().with_variant(whole(), "sqlite"), primary_key=True),
         sa.Column("thread", text, nullable=False),
         sa.Column("digest", blob, nullable=False),
         sa.Column("type", text, nullable=False),
@@ -142,10 +142,15 @@ _CHILDREN: Final = (
     "SELECT version FROM checkpoint_channel WHERE thread = ? AND ns = ? AND channel = ? AND parent = ? ORDER BY version"
 )
 _FIND_ITEM: Final = "SELECT id FROM checkpoint_item WHERE thread = ? AND digest = ?"
-_PUT_ITEM: Final = "INSERT INTO checkpoint_item (thread, digest, type, codec, body) VALUES (?, ?, ?, ?, ?)"
+_PUT_ITEM: Final = "INSERT INTO checkpoint_item (thread, digest, type, codec, body) VALUES (?, ?, ?, ?, ?) RETURNING id"
 _WRITE: Final = (
-    "INTO checkpoint_write (thread, ns, checkpoint, task, idx, channel, path, type, body, item) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO checkpoint_write (thread, ns, checkpoint, task, idx, channel, path, type, body, item) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT "
+)
+_KEPT: Final = _WRITE + "DO NOTHING"
+_REPLACED: Final = _WRITE + (
+    "(thread, ns, checkpoint, task, idx) DO UPDATE SET channel = excluded.channel, path = excluded.path, "
+    "type = excluded.type, body = excluded.body, item = excluded.item"
 )
 _WRITES: Final = (
     "SELECT task, idx, channel, type, body, item, path FROM checkpoint_write "
@@ -307,10 +312,12 @@ class SqlCheckpoints:
             known: int = found[0]
             return known
         codec, small = _shrink(body)
-        made: int | None = self._sql.execute(_PUT_ITEM, (thread, digest, kind, codec, small)).lastrowid
-        if made is None:
-            raise StoreCorrupt("the database gave no row id for an item; restore it from a backup")
-        return made
+        return self._keep(thread, digest, kind, codec, small)
+
+    def _keep(self, *item: Any) -> int:
+        ((made,),) = self._sql.execute(_PUT_ITEM, item).fetchall()
+        number: int = made
+        return number
 
     def put_writes(
         self, thread: str, ns: str, checkpoint: str, writes: Sequence[PendingWrite], *, replace: bool
@@ -323,7 +330,7 @@ class SqlCheckpoints:
             body = None if large else write.body
             key = (thread, ns, checkpoint, write.task, write.index)
             rows.append((*key, write.channel, write.task_path, write.type, body, item))
-        self._sql.executemany(f"INSERT OR {'REPLACE' if replace else 'IGNORE'} {_WRITE}", rows)
+        self._sql.executemany(_REPLACED if replace else _KEPT, rows)
 
     def get(self, thread: str, ns: str, checkpoint: str | None) -> CheckpointRow | None:
         """Read one by id, or the newest."""
@@ -437,13 +444,12 @@ class SqlCheckpoints:
         """
         if self._sql.execute("SELECT 1 FROM checkpoint WHERE thread = ? LIMIT 1", (target,)).fetchone() is not None:
             raise UsageProblem(f"thread `{target}` already has checkpoints; copy to a new one, or delete it first")
-        moved: dict[int, int | None] = {}
+        moved: dict[int, int] = {}
         statement = "SELECT id, digest, type, codec, body FROM checkpoint_item WHERE thread = ?"
         for id_, *item in self._sql.execute(statement, (source,)).fetchall():
             # The target may hold items already: writes can come before the checkpoint they belong to.
             known = self._sql.execute(_FIND_ITEM, (target, item[0])).fetchone()
-            made = known[0] if known is not None else self._sql.execute(_PUT_ITEM, (target, *item)).lastrowid
-            moved[id_] = made
+            moved[id_] = known[0] if known is not None else self._keep(target, *item)
         columns = "ns, channel, version, kind, depth, parent, keep, length, refs"
         statement = f"SELECT {columns} FROM checkpoint_channel WHERE thread = ?"  # noqa: S608
         manifests = [
@@ -457,7 +463,7 @@ class SqlCheckpoints:
             (target, *rest, None if item is None else moved[item])
             for *rest, item in self._sql.execute(statement, (source,)).fetchall()
         ]
-        self._sql.executemany(f"INSERT OR IGNORE {_WRITE}", writes)
+        self._sql.executemany(_KEPT, writes)
         columns = _COLUMNS.removeprefix("thread, ")
         self._sql.execute(
             f"INSERT INTO checkpoint (thread, {columns}) SELECT ?, {columns} FROM checkpoint WHERE thread = ?",  # noqa: S608

@@ -11,8 +11,8 @@ so every further statement is refused until the transaction has been ended.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, Protocol
 
 from midwatch.errors import StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreUnreadable
 
@@ -37,33 +37,56 @@ def translate(error: sqlite3.Error, name: str) -> StoreError:
     return kind(f"the store `{name}` {remedy}")
 
 
+class Rows(Protocol):
+    """What a statement gave: the part of a DBAPI cursor that the nouns use."""
+
+    @property
+    def rowcount(self) -> int:
+        """How many rows were changed."""
+
+    def fetchone(self) -> Any:
+        """Give the next row, or None."""
+
+    def fetchall(self) -> list[Any]:
+        """Give what is left."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Give row after row."""
+
+
 class Connection:
-    """One DBAPI connection; not for use by two threads at once."""
+    """One DBAPI connection, to SQLite; not for use by two threads at once. `store.postgres_wire` has the other one."""
 
     __slots__ = ("_inside", "_lost", "_raw", "name")
 
-    def __init__(self, raw: sqlite3.Connection, name: str) -> None:
+    def __init__(self, raw: Any, name: str) -> None:
         self._raw, self.name = raw, name
         self._inside = False
         self._lost: StoreError | None = None
 
-    def execute(self, sql: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+    def execute(self, sql: str, values: Sequence[Any] = ()) -> Rows:
         """Run one statement."""
         if self._lost is not None:
             raise type(self._lost)(str(self._lost)) from self._lost
         try:
-            return self._raw.execute(sql, values)
+            found: Rows = self._raw.execute(sql, values)
+            return found
         except sqlite3.Error as error:
             raise self._failed(error) from error
 
-    def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> sqlite3.Cursor:
+    def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> Rows:
         """Run one statement for many rows."""
         if self._lost is not None:
             raise type(self._lost)(str(self._lost)) from self._lost
         try:
-            return self._raw.executemany(sql, rows)
+            found: Rows = self._raw.executemany(sql, rows)
+            return found
         except sqlite3.Error as error:
             raise self._failed(error) from error
+
+    def stream(self, sql: str) -> Iterator[Any]:
+        """Read row after row, where all of them at once might not fit into memory."""
+        return iter(self.execute(sql))
 
     def begin(self, how: str = "DEFERRED") -> None:
         """Start a transaction; `IMMEDIATE` takes the write lock, waiting for at most the bound."""
@@ -81,6 +104,18 @@ class Connection:
         if self._raw.in_transaction:
             self.execute("ROLLBACK")
 
+    def mark(self) -> None:
+        """Set the point that `back` returns to."""
+        self.execute("SAVEPOINT piece")
+
+    def back(self) -> None:
+        """Undo what was done since `mark`, and nothing else."""
+        self.execute("ROLLBACK TO piece")
+
+    def unmark(self) -> None:
+        """Forget the point; what was done since stays in the transaction."""
+        self.execute("RELEASE piece")
+
     def _failed(self, error: sqlite3.Error) -> StoreError:
         ours = translate(error, self.name)
         if self._inside and not self._raw.in_transaction:
@@ -90,7 +125,7 @@ class Connection:
     @property
     def in_transaction(self) -> bool:
         """Whether a transaction is open."""
-        return self._raw.in_transaction
+        return bool(self._raw.in_transaction)
 
     def close(self) -> None:
         """Close; closing twice is fine."""

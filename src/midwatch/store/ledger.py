@@ -146,7 +146,7 @@ class SqlLedger:
         """Walk the chain and every body that it names."""
         problems: list[str] = []
         before, expected, met, count = bytes.fromhex(GENESIS), 0, expected_head in (None, GENESIS), 0
-        for seq, kind, run, at_us, body, digest, follows in self._sql.execute(
+        for seq, kind, run, at_us, body, digest, follows in self._sql.stream(
             "SELECT seq, kind, run, at_us, body, hash, follows FROM event ORDER BY seq"
         ):
             count += 1
@@ -188,7 +188,7 @@ class SqlLedger:
             yield from self._blob(f"event {seq}", digest)
 
     def _rows(self) -> Iterator[str]:
-        for noun, name, digest in self._sql.execute(_ROWS):
+        for noun, name, digest in self._sql.stream(_ROWS):
             yield from self._blob(f"{noun} `{name}`", digest)
 
     def _blob(self, who: str, digest: str) -> Iterator[str]:

@@ -26,6 +26,10 @@ _NAMES: Final = frozenset(field.name for field in fields(RunRow)) - {"id"}
 _TRANSITION: Final = columns(Transition)
 _TRANSITION_VALUES: Final = attrgetter(*(field.name for field in fields(Transition)))
 _TRANSITION_MARKS: Final = marks(Transition)
+_START: Final = (
+    f"INSERT INTO transition ({_TRANSITION}) VALUES ({_TRANSITION_MARKS}) ON CONFLICT (run, task) DO UPDATE SET "  # noqa: S608
+    + ", ".join(f"{name} = excluded.{name}" for name in _TRANSITION.split(", ") if name not in ('"run"', '"task"'))
+)
 _SPEND: Final = {
     "cost": "cost",
     "tokens": "tokens",
@@ -112,7 +116,7 @@ class SqlTransitions:
     def start(self, row: Transition) -> None:
         """Insert, or set an earlier row of the same task back to started."""
         self._sql.execute(
-            f"INSERT OR REPLACE INTO transition ({_TRANSITION}) VALUES ({_TRANSITION_MARKS})",  # noqa: S608
+            _START,
             _TRANSITION_VALUES(row),
         )
 
@@ -139,7 +143,11 @@ class SqlWatch:
 
     def beat(self, name: str, *, pid: int, at_us: int) -> None:
         """Record a sign of life."""
-        self._sql.execute("INSERT OR REPLACE INTO beat (name, pid, at_us) VALUES (?, ?, ?)", (name, pid, at_us))
+        sql = (
+            "INSERT INTO beat (name, pid, at_us) VALUES (?, ?, ?) "
+            "ON CONFLICT (name) DO UPDATE SET pid = excluded.pid, at_us = excluded.at_us"
+        )
+        self._sql.execute(sql, (name, pid, at_us))
 
     def last(self, name: str) -> Beat | None:
         """Read the last one."""

@@ -1,6 +1,6 @@
 """Tables: the schema of a home, once, in SQLAlchemy Core; each dialect's DDL is compiled from it.
 
-In:   nothing. Out: `METADATA`, `ddl()`.
+In:   nothing. Out: `METADATA`, `REVISION`, `ddl()`, `PostgresTypes`.
 May import: store.checkpoints. Must not know: connections.
 """
 
@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import sqlite
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.postgresql.base import PGTypeCompiler
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from midwatch.store.checkpoints import checkpoint_tables
@@ -17,6 +18,7 @@ from midwatch.store.checkpoints import checkpoint_tables
 __all__ = ["METADATA", "ddl"]
 
 METADATA: Final = sa.MetaData()
+_OTHER: Final = sa.text("kind <> 'cause'")
 
 
 def _table(name: str, *columns: sa.Column[object] | sa.Index, rowid: bool = True) -> None:
@@ -54,7 +56,7 @@ _table(
     _whole("to_seq", key=True),
     _text("kind", key=True),
     _text("note", null=True),
-    sa.Index("cause_to", "to_seq", sqlite_where=sa.text("kind <> 'cause'")),
+    sa.Index("cause_to", "to_seq", sqlite_where=_OTHER, postgresql_where=_OTHER),
     rowid=False,
 )
 _table(
@@ -247,9 +249,23 @@ _table("setting", _text("key", key=True), _blob("value"))
 checkpoint_tables(METADATA)
 
 
-def ddl() -> list[str]:
-    """Give the statements that make an empty home, in order (SQLite)."""
-    dialect = sqlite.dialect()
+class PostgresTypes(PGTypeCompiler):
+    """SQLite's types in Postgres: numbers of 64 bits, text in the order of its bytes whatever the database's own order is."""
+
+    def visit_INTEGER(self, type_: object, **_: object) -> str:  # noqa: N802 - SQLAlchemy's name
+        """Amounts and microseconds are past 32 bits."""
+        return "BIGINT"
+
+    def visit_TEXT(self, type_: object, **_: object) -> str:  # noqa: N802 - as above
+        """Ids are found by prefix, which is a range only in the order of bytes."""
+        return 'TEXT COLLATE "C"'
+
+
+def ddl(name: str = "sqlite") -> list[str]:
+    """Give the statements that make an empty home, in order, for `sqlite` or `postgresql`."""
+    dialect: sa.Dialect = sqlite.dialect() if name == "sqlite" else postgresql.dialect()  # type: ignore[no-untyped-call]
+    if name == "postgresql":
+        dialect.type_compiler_instance = PostgresTypes(dialect)
     statements: list[str] = []
     for table in METADATA.sorted_tables:
         statements.append(str(CreateTable(table).compile(dialect=dialect)))

@@ -251,7 +251,7 @@ def _target(
     from midwatch.engine.staging import staged_of
     from midwatch.surfaces.cli.cards import fleet_of
 
-    if (settings.place / wiring.DATABASE).exists():
+    if wiring.has_store(settings.place):
         with store_of(settings) as store:
             require(speaker(store, token_file), "operator", "look into a sandbox")
     if Path(target).exists():

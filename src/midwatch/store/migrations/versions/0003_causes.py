@@ -36,7 +36,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("from_seq", "to_seq", "kind"),
         sqlite_with_rowid=False,
     )
-    op.create_index("cause_to", "cause", ["to_seq"], sqlite_where=sa.text("kind <> 'cause'"))
+    other = sa.text("kind <> 'cause'")
+    op.create_index("cause_to", "cause", ["to_seq"], sqlite_where=other, postgresql_where=other)
     op.create_table(
         "file_version",
         _text("run"),
@@ -57,6 +58,11 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index("quarantine_by", "quarantine", ["by_seq"])
-    raw: Any = op.get_bind().connection.dbapi_connection
+    bind = op.get_bind()
+    raw: Any = bind.connection.dbapi_connection
     connection = Connection(raw, "")
+    if bind.dialect.name == "postgresql":
+        from midwatch.store.postgres_wire import PostgresConnection  # noqa: PLC0415 - psycopg is an extra
+
+        connection = PostgresConnection(raw, "")
     rebuild(connection, SqlBlobs(connection))
