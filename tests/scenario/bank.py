@@ -171,16 +171,15 @@ class Bank(Ground):
         """Give the cards of the run's gates."""
         with wiring.open_store(self.home) as store:
             rows = store.read(lambda tx: tx.gates.list(run=run, limit=100))
-            return [json.loads(store.read(lambda tx, row=row: tx.blobs.get(row.card)) or b"{}") for row in rows]
+            bodies = store.read(lambda tx: [tx.blobs.get(row.card) for row in rows])
+        return [json.loads(body or b"{}") for body in bodies]
 
     def results(self, run: str) -> list[Any]:
         """Give what the run's calls of tools answered, in the order in which they ended: whole envelopes."""
+        digests = [event.data["result_blob"] for event in self.events(run, "finished") if "tool" in event.data]
         with wiring.open_store(self.home) as store:
-            found = [event for event in self.events(run, "finished") if "tool" in event.data]
-            return [
-                json.loads(store.read(lambda tx, event=event: tx.blobs.get(event.data["result_blob"])) or b"null")
-                for event in found
-            ]
+            bodies = store.read(lambda tx: [tx.blobs.get(digest) for digest in digests])
+        return [json.loads(body or b"null") for body in bodies]
 
     def codes(self, run: str) -> list[str | None]:
         """Give the error codes of the run's calls, None for a success."""

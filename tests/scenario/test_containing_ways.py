@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,11 +15,11 @@ BUBBLE = "backend: bubblewrap"
 STRANGER = "third_party:ops.mail"
 
 
-def _write(path: str, text: str = "x") -> tuple[str, dict[str, Any]]:
+def _write(path: str, text: str = "x") -> Call:
     return "files_write", {"path": path, "content": text}
 
 
-def _read(path: str) -> tuple[str, dict[str, Any]]:
+def _read(path: str) -> Call:
     return "files_read", {"path": path}
 
 
@@ -47,8 +46,8 @@ def test_a_file_carries_the_label_of_the_call_that_wrote_it(tmp_path: Path) -> N
 @pytest.mark.req("CONTAIN-9")
 def test_confined_work_passes_and_a_listing_tells_of_names(tmp_path: Path) -> None:
     """What was read before bars nothing inside a sandbox; the names that it left there carry it to whoever lists them."""
-    mine = [[MAIL], [_write("pay-GB33.txt")]]
-    last = [[("files_list", {"path": "."})]]
+    mine: list[list[Call]] = [[MAIL], [_write("pay-GB33.txt")]]
+    last: list[list[Call]] = [[("files_list", {"path": "."})]]
     bank = Bank(tmp_path / "b", mine, (), last, sandbox=BUBBLE)
     done = bank.go()
     assert ("done", [None] * 3) == (done.status, bank.codes(done.run))
@@ -65,7 +64,7 @@ def test_words_that_come_another_way_are_a_strangers_words(
     """The text of an error; a key of a nested object; a value beyond what is indexed: the payment waits all the same."""
     monkeypatch.setattr(provenance, "FIELDS", 10)
     tools = TOOLS + ODD
-    call = {"fail": ("ops_fail", {}), "keys": ("ops_keys", {}), "far": ("ops_far", {})}[way]
+    call: Call = {"fail": ("ops_fail", {}), "keys": ("ops_keys", {}), "far": ("ops_far", {})}[way]
     bank = Bank(tmp_path / "b", [[call], [PAY]], tools=tools)
     waits = bank.go()
     assert ("waiting", []) == (waits.status, bank.calls())
@@ -88,7 +87,7 @@ def far(context: ToolContext) -> Annotated[list[Text], Field(max_length=100)]:
 @pytest.mark.req("CONTAIN-9")
 def test_a_page_of_an_earlier_result_keeps_its_label(tmp_path: Path) -> None:
     """A long file that a stranger's words led to, read page by page: each page carries them, and so does each field of it."""
-    mine = [[MAIL], [("ops_fill", {"path": "long.txt"})], [_read("long.txt")]]
+    mine: list[list[Call]] = [[MAIL], [("ops_fill", {"path": "long.txt"})], [_read("long.txt")]]
     bank = Bank(tmp_path / "b", mine, sandbox=BUBBLE, tools=TOOLS + FILL)
     first = bank.go()
     cursor = next(item["next_cursor"] for item in bank.results(first.run) if item["next_cursor"])

@@ -22,7 +22,8 @@ class Circumstances:
     """Where and why an action is asked about.
 
     Attributes:
-        lacks: what containment found to lack reach, as its chain. reason: why it is asked. preview: what the tool's preview said, or None. causes: ledger events behind the proposal.
+        lacks: what containment found to lack reach, as its chain.
+        reason: why it is asked. preview: what the tool's preview said, or None. causes: ledger events behind the proposal.
     """
 
     run: str

@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 
 from midwatch.config.fleet import Fleet
-from midwatch.engine import granting
+from midwatch.engine import granting, leaving
 from midwatch.engine.answering import clean, standing
 from midwatch.engine.planned import COMMIT, TASK, Planned
 from midwatch.errors import Denied, SandboxError
@@ -22,6 +22,7 @@ from midwatch.gates.review import met
 from midwatch.records.decision import Ask
 from midwatch.records.event import EventDraft
 from midwatch.records.gate import GateRow, Notice, Terms
+from midwatch.records.label import Label
 from midwatch.sandbox.layers import open_content
 from midwatch.sandbox.showing import diff_of
 from midwatch.store.port import Store, Tx
@@ -80,11 +81,11 @@ def ask(store: Store, fleet: Fleet, planned: Planned, verdict: Ask) -> str:
         and old.digest == _binding(old, planned, fleet)
     ):
         return old.id
-    preview = _preview(planned)
+    preview, label = _preview(planned), leaving.carried(store, planned)
 
     def work(tx: Tx) -> GateRow:
         tx.fences.check(order.run, order.epoch)
-        row = _row(tx, fleet, planned, verdict, clean(tx, preview))
+        row = _row(tx, fleet, planned, verdict, clean(tx, preview), label)
         opened = _opener(tx, old)(row)
         data = {"gate": opened.id, "digest": opened.digest, "who": opened.who, "card_blob": opened.card}
         tx.ledger.append(EventDraft("gate.opened", order.run, order.at_us, data, task=TASK))
@@ -104,7 +105,7 @@ def _opener(tx: Tx, old: GateRow | None) -> Callable[[GateRow], GateRow]:
     return tx.gates.amend if old.status in ("open", "approved") else tx.gates.reopen
 
 
-def _row(tx: Tx, fleet: Fleet, planned: Planned, verdict: Ask, preview: str) -> GateRow:
+def _row(tx: Tx, fleet: Fleet, planned: Planned, verdict: Ask, preview: str, label: Label) -> GateRow:
     order, run = planned.order, tx.runs.get(planned.order.run)
     row = GateRow(
         id=order.gate,
@@ -116,7 +117,7 @@ def _row(tx: Tx, fleet: Fleet, planned: Planned, verdict: Ask, preview: str) -> 
         policy_digest=fleet.policy_digest,
         who=verdict.who,
         reason=clean(tx, verdict.reason),
-        card=tx.blobs.put(orjson.dumps(_card(fleet, planned, verdict, preview))),
+        card=tx.blobs.put(orjson.dumps(_card(fleet, planned, verdict, preview, label))),
         status="open",
         opened_us=order.at_us,
         expires_us=order.at_us + verdict.expires_us,
@@ -139,7 +140,7 @@ def _binding(gate: GateRow, planned: Planned, fleet: Fleet) -> str:
     )
 
 
-def _card(fleet: Fleet, planned: Planned, verdict: Ask, preview: str) -> dict[str, Any]:
+def _card(fleet: Fleet, planned: Planned, verdict: Ask, preview: str, label: Label) -> dict[str, Any]:
     """Make what people are shown: the shape of every other card."""
     order = planned.order
     changes = [
@@ -173,6 +174,7 @@ def _card(fleet: Fleet, planned: Planned, verdict: Ask, preview: str) -> dict[st
         "grants": [item.to_json() for item in planned.gives.grants],
         "origins": [],
         "causes": [],
+        "label": label.to_json(),
     }
 
 

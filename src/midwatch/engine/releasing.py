@@ -20,7 +20,7 @@ from typing import Literal
 import orjson
 
 from midwatch.config.fleet import Fleet
-from midwatch.engine import quarantine, release_gate
+from midwatch.engine import leaving, quarantine, release_gate
 from midwatch.engine.answering import clean
 from midwatch.engine.granting import unsure
 from midwatch.engine.identity import present, require
@@ -107,7 +107,7 @@ async def commit(store: Store, fleet: Fleet, registry: Registry, order: Order, s
     if not order.only:
         store.read(lambda tx: quarantine.releases(tx, [item.seq for item in found.held]))
     again = cut is not None and cut.gate is not None and cut.action == found.action(fleet)
-    verdict = None if again else _verdict(fleet, found, registry)
+    verdict = None if again else leaving.asked(store, fleet, registry, found, _verdict(fleet, found, registry))
     gate = None if verdict is None else release_gate.approved(store, fleet, found)
     if verdict is not None and gate is None:
         return Released("waiting", gate=release_gate.ask(store, fleet, found, verdict))
@@ -288,7 +288,7 @@ def _body(item: Staged, index: int) -> bytes:
 
 def _begin(store: Store, fleet: Fleet, found: Planned, gate: GateRow | None, cut: _Cut | None) -> None:
     """Write down what is about to leave, and use the yes up, in one durable transaction."""
-    order = found.order
+    order, label = found.order, leaving.carried(store, found)
 
     def work(tx: Tx) -> None:
         tx.fences.check(order.run, order.epoch)
@@ -308,6 +308,7 @@ def _begin(store: Store, fleet: Fleet, found: Planned, gate: GateRow | None, cut
             "only": list(order.only),
             "layers": [item.seq for item in found.held],
             "paths_blob": tx.blobs.put(orjson.dumps(found.paths)),
+            "label": label.to_json(),
         }
         causes = () if cut is None else (cut.seq,)
         event = EventDraft("effects.releasing", order.run, order.at_us, data, task=TASK, causes=causes)
