@@ -21,6 +21,9 @@ ACCOUNTS = [
     Pair("ETC/Sudoers", SUDO, SUDO + "bot ALL=\\\n  NOPASSWD: ALL\n", SUDO + "\n\n"),
     Pair("etc/sudoers", SUDO + "bot ALL=!/bin/su\n", SUDO, SUDO + "bot   ALL=!/bin/su\n", "bot"),
     Pair("etc/sudoers", SUDO, SUDO + "# note\rbot ALL=(ALL) ALL\n", SUDO.replace("\n", "\r\n") + "# note\r\n"),
+    Pair(
+        "etc/sudoers", SUDO, SUDO + "# note \\\nbot ALL=(ALL) ALL\n", SUDO + "# note \\\n# bot ALL=(ALL) ALL\n", "bot"
+    ),
     Pair("etc/passwd", PASSWD, PASSWD + "eve:x:0:0::/:/bin/sh\n", PASSWD.splitlines(keepends=True)[0], "eve"),
     Pair("etc/passwd", PASSWD, PASSWD.replace("ann:x", "ann:"), PASSWD + "\n", "ann"),
     Pair("etc/shadow", "ann:*:1::::::\n", "ann:$6$hunter2$x:1::::::\n", "ann:!:1::::::\n", "ann"),

