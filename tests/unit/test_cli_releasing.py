@@ -88,6 +88,10 @@ def test_a_plan_names_each_path_and_request_and_does_nothing(home: Home, kernel:
     done = _call(home, "commit", "last", "--dry-run")
     assert (0, [], OLD) == (done.exit_code, kernel.orders, (home.workspace / "plan.txt").read_bytes())
     assert PLAN.splitlines() == [line.replace("[watched: ", "[") for line in done.stdout.splitlines()]
+    assert "gives" not in _call(home, "discard", RUN, "--dry-run").stdout
+    assert ["modes", "watched"] == [
+        item["how"] for item in json.loads(_call(home, "commit", RUN, "--dry-run", "--json").stdout)["grants"]
+    ]
     body = json.loads(_call(home, "discard", RUN, "--dry-run", "--json").stdout)
     assert (True, "planned", ["hooks.sh", "plan.txt"], ["POST"]) == (
         body["ok"],

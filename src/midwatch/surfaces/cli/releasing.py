@@ -7,6 +7,7 @@ May import: errors; surfaces' facts, engine and the wiring when it runs. Must no
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -95,6 +96,7 @@ def discard(
     """Drop what RUN changed and nobody has committed; without `--only` the requests, too, that were held back. The record stays."""
     settings: Settings = ctx.obj
     full, plan = _planned(settings, run, workdir, only)
+    plan = replace(plan, gives=type(plan.gives)({}, ()))  # what is dropped gives nobody anything
     if dry_run or _empty(plan):
         _tell(settings, full, plan, None)
         ctx.exit(0)
