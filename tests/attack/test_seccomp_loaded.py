@@ -101,8 +101,8 @@ def inside(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         os.lseek(memory, 0, os.SEEK_SET)
         try:
             return subprocess.run(
-                ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--bind", str(tmp_path), "/tmp",
-                 "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--chdir", "/tmp",
+                ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--bind", str(tmp_path), "/mnt",
+                 "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--chdir", "/mnt",
                  "--seccomp", str(memory), sys.executable, "-I", "program.py"],
                 input=stdin, capture_output=True, text=True, timeout=60, pass_fds=(memory,), check=False,
             )  # fmt: skip
