@@ -369,7 +369,7 @@ def _started(pid: int) -> int:
 def _made(place: Place, name: str) -> Path:
     parent = place.base / PARENT
     try:
-        for _ in range(8):  # whoever removes the last group takes the parent along
+        for _ in range(500):  # whoever removes the last group takes the parent along
             with contextlib.suppress(FileNotFoundError):
                 parent.mkdir(exist_ok=True)
                 if place.version == 2 and place.controllers:
