@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from midwatch.config.specs import MountSpec
+from midwatch.config.specs import MountSpec, SandboxLimits
 from midwatch.errors import SandboxError
 from midwatch.sandbox import docker, docker_api, docker_image, docker_plan, docker_tree, seccomp
 from midwatch.sandbox.docker_api import Info
@@ -223,6 +223,17 @@ def test_no_engine_is_said_with_what_to_do(tmp_path: Path) -> None:
                 await engine.info()
 
     anyio.run(body)
+
+
+@pytest.mark.req("DOCKER-2")
+def test_a_fleet_is_refused_before_its_run_begins_where_no_engine_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its every call would fail otherwise, in a run that ends as if it were done."""
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    backend = docker.DockerBackend(f"unix://{tmp_path}/none.sock")
+    with pytest.raises(SandboxError, match=r"no Docker engine answers at .*none\.sock.*DOCKER_HOST.*bubblewrap"):
+        backend.refuse(SandboxLimits())
 
 
 class Answers:

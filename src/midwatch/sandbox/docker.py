@@ -34,6 +34,7 @@ from typing import Any, Final
 import anyio
 import anyio.to_thread
 
+from midwatch.config.specs import SandboxLimits
 from midwatch.errors import SandboxError
 from midwatch.sandbox import cgroups, docker_plan, replay
 from midwatch.sandbox.celled import CelledSandbox, Network, Parts
@@ -126,6 +127,10 @@ class DockerBackend:
             await self._greeted(engine, sandbox, making)
         self._open[name] = sandbox
         return sandbox
+
+    def refuse(self, limits: SandboxLimits) -> None:
+        """Refuse where no engine answers, so that a run does not begin whose every call would fail. Each start asks about its bounds."""
+        _peer(self._socket)
 
     async def close(self) -> None:
         """As `Backend.close`."""
@@ -301,15 +306,24 @@ def refused(info: Info, profile: SandboxProfile) -> list[str]:
     return [words for holds, words in found if holds]
 
 
-def _namespace_of(path: str) -> str:
-    """Give the mount namespace of the engine behind a socket, as a path."""
+def _peer(path: str) -> int:
+    """Give the process id of the engine behind a socket; 0 where it is not to be seen from here."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asked:
         asked.settimeout(5)
         try:
             asked.connect(path)
         except OSError as problem:
-            raise SandboxError(f"no Docker engine answers at `{path}`: {problem.strerror}") from problem
+            raise SandboxError(
+                f"no Docker engine answers at `{path}`: {problem.strerror or problem}. Start it, set DOCKER_HOST to its "
+                "`unix://` address, or choose `sandbox: bubblewrap`"
+            ) from problem
         pid, _, _ = struct.unpack("3i", asked.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(pid)
+
+
+def _namespace_of(path: str) -> str:
+    """Give the mount namespace of the engine behind a socket, as a path."""
+    pid = _peer(path)
     namespace = f"/proc/{pid}/ns/mnt"
     if pid <= 0 or not Path(namespace).exists():
         raise SandboxError(
