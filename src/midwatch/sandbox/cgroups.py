@@ -371,7 +371,8 @@ def _made(place: Place, name: str) -> Path:
     try:
         for _ in range(500):  # whoever removes the last group takes the parent along
             with contextlib.suppress(FileNotFoundError):
-                parent.mkdir(exist_ok=True)
+                with contextlib.suppress(FileExistsError):  # also where it is there, and gone before that was looked at
+                    parent.mkdir()
                 if place.version == 2 and place.controllers:
                     _given_on(place, parent)
                 (parent / name).mkdir()
