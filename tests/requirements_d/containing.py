@@ -10,5 +10,7 @@ REQUIREMENTS: dict[str, str] = {
     "CONTAIN-7": "Recording changes nothing but the record.",
     "CONTAIN-8": "What cannot be judged is denied where it is enforced, and harms no run where it is recorded.",
     "CONTAIN-9": "No way around: files, errors, pages, keys, plans, programs and changed tools carry the labels of what is behind them.",
+    "CONTAIN-11": "What came before is read once a segment, whoever asks.",
+    "CONTAIN-12": "The examples need nobody for what they are for, recording and enforcing.",
     "CONTAIN-10": "A commit carries the labels of its calls; what strangers may have led to waits unless a grant bound where it lies.",
 }

@@ -12,6 +12,7 @@ from midwatch.containment.provenance import Trail
 from midwatch.engine import answering
 from midwatch.engine.trails import Trails
 from midwatch.store.causes import SqlCauses
+from midwatch.store.port import Tx
 from tests.scenario.bank import EVE, PAY, TOOLS, Bank, Call
 
 MAIL: Call = ("ops_mail", {})
@@ -244,3 +245,32 @@ def test_what_cannot_be_judged_is_denied_and_harms_no_run_that_records(
     marks = recorded.marks(done.run, "ops.pay")
     assert "unknown" in marks[0]["label"]["causes"] or "unjudged" in marks[0]
     assert held.status in ("done", "waiting")
+
+
+@pytest.mark.req("CONTAIN-11")
+def test_the_past_is_read_once_a_segment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two agents and several calls: one reading, and one more after the wait."""
+    made: list[int] = []
+    past = Trails._past
+
+    def counted(self: Trails, tx: Tx) -> object:
+        made.append(1)
+        return past(self, tx)
+
+    monkeypatch.setattr(Trails, "_past", counted)
+    bank = Bank(tmp_path / "b", [[MAIL, MAIL], [PAY]], [[MAIL]])
+    waits = bank.go()
+    assert ("waiting", 1) == (waits.status, len(made))
+    assert ("done", 2) == (bank.answer(waits.run).status, len(made))
+
+
+@pytest.mark.req("CONTAIN-6")
+def test_what_a_person_wrote_in_the_place_of_the_agents_words_is_judged_anew(tmp_path: Path) -> None:
+    """An edit by a person: what happens is what they wrote, it was asked about, and its label is that of what the agent had seen."""
+    bank = Bank(tmp_path / "b", [[MAIL], [PAY]])
+    waits = bank.go()
+    with bank.opened() as kernel:
+        kernel.edit(waits.gates[0], {"to": EVE, "amount": 5, "note": "rent"}, reason="too much")
+    done = bank.answer(waits.run)
+    assert ("done", [f"pay {EVE} 5"]) == (done.status, bank.calls("pay"))
+    assert all("third_party:ops.mail" in causes for causes in bank.causes(waits.run, "ops.pay"))

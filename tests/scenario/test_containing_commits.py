@@ -1,4 +1,4 @@
-"""Containing at the commit: what leaves has its label, and waits for a person where strangers may have led to it, unless a grant said where."""
+"""Containing at the commit: what leaves has its label, and waits where strangers may have led to it, unless a grant said where."""
 
 from __future__ import annotations
 

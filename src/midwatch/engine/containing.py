@@ -18,7 +18,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from midwatch.containment import grants, mandates, policies
 from midwatch.containment.provenance import Seen, Traced
@@ -39,9 +39,7 @@ if TYPE_CHECKING:
     from midwatch.store.port import Store, Tx
     from midwatch.tools.contract import ToolContract
 
-__all__ = ["Containing", "able"]
-
-_OPERATOR: Final = Cause("operator")
+__all__ = ["Containing"]
 
 
 class Containing:
@@ -56,7 +54,7 @@ class Containing:
     def judge(self, p: Passage) -> None:
         """Carry out stage 2: label the call by what its agent has seen; and judge it, for stage 3."""
         try:
-            p.ruling = self._ruling(p)
+            p.ruling = self.ruling(p)
             more: dict[str, Any] = {"label": p.ruling.label.to_json()}
         except Exception as fault:  # noqa: BLE001  # a guard that fails must not let pass, nor harm a run that only records
             p.ruling = Ruling(Denied(f"the call could not be judged ({type(fault).__name__})", BY), UNKNOWN)
@@ -87,7 +85,8 @@ class Containing:
         p.mark("containment", "ask" if word == "ask" else "deny", by=verdict.by, **told)
         return verdict if isinstance(verdict, Denied) else None
 
-    def _ruling(self, p: Passage) -> Ruling:
+    def ruling(self, p: Passage) -> Ruling:
+        """Label and judge a call."""
         seg, (tool, checked) = self._seg, known(p)
         contract, agent, trails = tool.contract, p.actor.agent, self._trails()
         at = trails.chosen(agent, p.causes)
@@ -110,14 +109,14 @@ class Containing:
             balance=balance,
             mandates=issued,
             at_us=seg.clock(),
-            who=spec.ask,
-            expires_us=spec.timeout_us,
         )
         ruling = decide(action, authority)
         if not isinstance(ruling.verdict, Denied) or not ruling.chain:
             return ruling
-        people = able(seg.store, spec.ask, tool=contract.name, asked_by=trails.asked_by)
-        return decide(action, replace(authority, principals=people))  # only now does it matter who could be asked
+        # Only now does it matter who could be asked; whoever can speaks for the operator, who has all the reach there is.
+        if not _able(seg.store, spec.ask, tool=contract.name, asked_by=trails.asked_by):
+            return ruling
+        return replace(ruling, verdict=Ask(ruling.verdict.reason, BY, spec.ask, spec.timeout_us))
 
     def _traced(self, contract: ToolContract, arguments: Mapping[str, Any], agent: str, at: int) -> Traced:
         try:
@@ -225,14 +224,14 @@ class Containing:
         return True
 
 
-def able(store: Store, role: str, *, tool: str, asked_by: str | None) -> tuple[Cause, ...]:
-    """Give who could say yes: people in the role, with reach for the tool, who did not ask themselves; they speak for the operator.
+def _able(store: Store, role: str, *, tool: str, asked_by: str | None) -> bool:
+    """Say whether somebody could say yes: a person in the role, with reach for the tool, who did not ask for the run.
 
     Where the home knows nobody, whoever works on the machine can.
     """
     rows = store.read(lambda tx: tx.principals.list())
     mine = (row for row in rows if row.disabled_us is None and row.name != asked_by)
-    return (_OPERATOR,) if not rows or any(row.has(role) and row.reaches(tool) for row in mine) else ()
+    return not rows or any(row.has(role) and row.reaches(tool) for row in mine)
 
 
 def _issued(made: Sequence[mandates.Mandate]) -> tuple[mandates.Balance, tuple[str, ...]]:
