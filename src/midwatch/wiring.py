@@ -51,6 +51,7 @@ __all__ = [
     "open_sandbox",
     "open_store",
     "pause",
+    "server_report",
 ]
 
 DATABASE = choice.DATABASE
@@ -92,6 +93,11 @@ def open_store(home: Path, *, create: bool = False, environ: Mapping[str, str] |
 def has_store(home: Path) -> bool:
     """Say whether this home has records already."""
     return choice.begun(home) or choice.address(os.environ) is not None
+
+
+def server_report(store: Store) -> Any:
+    """Say of a store on a server what `store.postgres.ServerReport` holds."""
+    return choice.report(store)
 
 
 def load_fleet(

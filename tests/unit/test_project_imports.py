@@ -12,7 +12,16 @@ ROOT = Path(__file__).resolve().parents[2]
 GUARDS = ("gates", "governor", "containment")
 LOWER = ("tools", "models", "recovery", "sandbox", "tracing", "store", "config", "records")
 ROOMS = ("surfaces", "adapters", "engine", "graph", "agents", *GUARDS, *LOWER)
-MODULES = ("errors", "wiring", "isolating", "store.port", "store.sqlite", "store.memory", "store.postgres", "store.choice")
+MODULES = (
+    "errors",
+    "wiring",
+    "isolating",
+    "store.port",
+    "store.sqlite",
+    "store.memory",
+    "store.postgres",
+    "store.choice",
+)
 
 
 def _tree(folder: Path, imports: Mapping[str, str]) -> None:

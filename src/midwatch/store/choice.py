@@ -22,9 +22,9 @@ from midwatch.errors import MissingExtra, NotFound, StoreUnreadable
 from midwatch.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
-    from midwatch.store.postgres import PostgresStore
+    from midwatch.store.postgres import PostgresStore, ServerReport
 
-__all__ = ["DATABASE", "VARIABLE", "address", "begun", "named", "open_chosen", "open_server"]
+__all__ = ["DATABASE", "VARIABLE", "address", "begun", "named", "open_chosen", "open_server", "report"]
 
 DATABASE: Final = "midwatch.db"
 VARIABLE: Final = "MIDWATCH_STORE"
@@ -75,6 +75,12 @@ def open_server(url: str, *, create: bool) -> PostgresStore:
     except ImportError as error:
         raise MissingExtra("postgres", f"`{VARIABLE}`") from error
     return PostgresStore(url, create=create)
+
+
+def report(store: Any) -> ServerReport:
+    """Give what a store on a server says of it."""
+    found: ServerReport = store.report()
+    return found
 
 
 def _shared(home: Path, url: str, marker: Mapping[str, Any] | None, *, create: bool) -> PostgresStore:

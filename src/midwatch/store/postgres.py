@@ -48,6 +48,7 @@ _WATCHED: Final = (
 class ServerReport:
     """What `doctor` says of a server: its settings that matter, by name, and what is wrong with them."""
 
+    shown: str
     settings: dict[str, str]
     troubles: tuple[str, ...]
 
@@ -193,8 +194,7 @@ class PostgresStore(GroupStore):
             raise NotFound(f"no Midwatch store in `{self._name}`; `midwatch run FLEET` makes one")
         from midwatch.store.tables import ddl  # noqa: PLC0415 - SQLAlchemy loads only where tables are made
 
-        for statement in (*ddl("postgresql"), *_OWN):
-            sql.execute(statement)
+        sql.script("; ".join([*ddl("postgresql"), *_OWN]))
         values = (_MARK, REVISION, secrets.token_hex(16))
         sql.execute("INSERT INTO midwatch_store (one, mark, revision, id) VALUES (1, ?, ?, ?)", values)
 
@@ -222,7 +222,7 @@ class PostgresStore(GroupStore):
             for name in ("fsync", "full_page_writes")
             if found.get(name) == "off"
         ]
-        return ServerReport(found, tuple(troubles))
+        return ServerReport(self._name, found, tuple(troubles))
 
 
 def _known(sql: PostgresConnection) -> tuple[int, int] | None:

@@ -252,6 +252,10 @@ class PostgresConnection(Connection):
         except psycopg.Error as error:
             raise self._failed(error) from error
 
+    def script(self, sql: str) -> None:
+        """Run statements of our own, in one message."""
+        self._say(sql)
+
     def begin(self, how: str = "DEFERRED") -> None:
         """Start a transaction that reads one snapshot."""
         self._say("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
-from midwatch.errors import MidwatchError, SandboxError
+from midwatch.errors import MidwatchError, NotFound, SandboxError
 from midwatch.surfaces.cli.common import Settings, command_options, emit, plain
 
 if TYPE_CHECKING:
@@ -141,6 +141,8 @@ def _existing(place: Path) -> Path:
 
 def _database(home: Path) -> list[Finding]:
     """Look at the database as any reader would; a home without one is new, not ill."""
+    if os.environ.get("MIDWATCH_STORE"):
+        return _server(home)
     file = home / _DATABASE
     try:
         if not file.exists():
@@ -161,6 +163,25 @@ def _database(home: Path) -> list[Finding]:
     mode = _journal_mode(file)
     status: Literal["ok", "warn"] = "ok" if mode == "wal" else "warn"
     return [*found, Finding("store", status, f"{seq:,} events, head {head[:16]}, journal mode {mode}")]
+
+
+def _server(home: Path) -> list[Finding]:
+    """Look at the server that holds the records: which, how much, and the settings on which promises rest."""
+    from midwatch import wiring  # late: as above
+
+    try:
+        with wiring.open_store(home) as store:
+            seq, head = store.read(lambda tx: tx.ledger.head())
+            report = wiring.server_report(store)
+    except NotFound:
+        return [Finding("store", "ok", "a Postgres server, with no store yet; the first run makes it")]
+    except MidwatchError as error:
+        return [Finding("store", "fail", str(error))]
+    told = f"Postgres {report.settings.get('server_version')} at `{report.shown}`, {seq:,} events, head {head[:16]}"
+    found = [Finding("store", "ok", told)]
+    names = ("fsync", "full_page_writes", "synchronous_standby_names", "max_connections")
+    shown = ", ".join(f"{name} {report.settings.get(name) or 'none'}" for name in names)
+    return [*found, Finding("server", "warn" if report.troubles else "ok", "; ".join([shown, *report.troubles]))]
 
 
 def _journal_mode(file: Path) -> str:
