@@ -8,6 +8,7 @@ import pytest
 
 from midwatch import wiring
 from midwatch.containment import provenance
+from midwatch.engine.containing import Containing
 from tests.scenario.bank import EVE, PAY, TOOLS, Bank, Call
 
 MAIL: Call = ("ops_mail", {})
@@ -223,3 +224,35 @@ def test_a_program_begins_as_a_third_partys(tmp_path: Path) -> None:
     last = bank.answer(waits.run)
     assert ("waiting", [f"pay {EVE} 70"]) == (last.status, bank.calls("pay"))
     assert "third_party:command:worker" in bank.causes(waits.run, "ops.pay")[-1]
+
+
+@pytest.mark.req("CONTAIN-9")
+def test_what_only_the_plan_says_is_not_the_requests(tmp_path: Path) -> None:
+    """A target that stands whole in the task that the CEO wrote is no target that the one who asked named."""
+    extra = 'policies: [{who: ["third_party:*"], may: [ops.ring], roles: [control]}]\n'
+    bank = Bank(tmp_path / "b", [[MAIL], [("ops_ring", {"service": "do worker"})]], extra=extra)
+    assert "waiting" == bank.go().status
+
+
+@pytest.mark.req("CONTAIN-9")
+def test_a_file_without_a_label_is_of_nobody_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that an older version committed, which kept no labels: whoever reads it has an unknown cause, which no policy can name."""
+    bank = Bank(tmp_path / "b", [[_write("old.txt")]], sandbox=f"{BUBBLE}, commit: ask")
+    with monkeypatch.context() as older:
+        older.setattr(Containing, "made", lambda *_, **__: {})
+        done = bank.go()
+    with bank.opened() as kernel:
+        kernel.commit(done.run)
+    later = Bank(tmp_path / "later", [[_read("old.txt")], [PAY]], sandbox=BUBBLE)
+    later.home, later.work = bank.home, bank.work
+    waits = later.go()
+    assert ("waiting", True) == (waits.status, "unknown" in later.causes(waits.run, "ops.pay")[0])
+
+
+@pytest.mark.req("CONTAIN-9")
+def test_a_way_out_of_a_sandbox_is_no_confinement(tmp_path: Path) -> None:
+    """A tool in a sandbox that may ask a host for something is judged like any other, though it could only read there."""
+    calls: list[list[Call]] = [[MAIL], [_write("a.txt")]]
+    out = f"{BUBBLE}, egress: [{{host: example.org, methods: [GET]}}]"
+    waits = Bank(tmp_path / "b", calls, sandbox=out).go()
+    assert "waiting" == waits.status
