@@ -48,8 +48,15 @@ _LAID: Final = (
     "SELECT DISTINCT f.seq FROM file_version f WHERE f.workspace = ? AND f.committed IS NOT NULL AND NOT EXISTS ("
     "SELECT 1 FROM file_version v WHERE v.workspace = f.workspace AND v.path = f.path AND v.committed > f.committed)"
 )
-_BELOW: Final = " AND (f.path = ? OR (f.path >= ? AND f.path < ?))"
-"""The path itself, and what lies in it: `0` is the character after `/`."""
+_ALL: Final = (
+    "SELECT DISTINCT f.seq FROM (SELECT workspace, path, max(committed) AS last FROM file_version WHERE workspace = ? "
+    "AND committed IS NOT NULL GROUP BY workspace, path) l JOIN file_version f "
+    "ON f.workspace = l.workspace AND f.path = l.path AND f.committed = l.last"
+)
+"""The same over the whole workspace: its index is read once, in order."""
+_AT: Final = " AND f.path = ?"
+_BELOW: Final = " AND f.path >= ? AND f.path < ?"
+"""What lies in a folder: `0` is the character after `/`. Apart from the path itself, so that each is one range of an index."""
 _OF_PATHS: Final = " AND f.path IN (SELECT value FROM json_each(?))"
 
 _Row = tuple[int, int, str, str | None]
@@ -166,10 +173,13 @@ class SqlFiles:
     def writers(self, run: str, paths: Collection[str] | None, limit: int) -> list[int]:
         """Give the calls whose versions lie at or below these paths, staged in the run or last committed to its workspace."""
         workspace, found = self._workspace(run), set[int]()
-        for path in ("",) if paths is None else paths:
-            for sql, place in ((_HELD, run), (_LAID, workspace)):
-                values = (place,) if paths is None else (place, path, f"{path}/", f"{path}0")
-                rows = self._sql.execute(sql + ("" if paths is None else _BELOW) + " LIMIT ?", (*values, limit))
+        wanted: list[tuple[str, tuple[str, ...]]] = [("", ())]
+        if paths is not None:
+            below = [(_BELOW, (f"{path}/", f"{path}0")) for path in paths]
+            wanted = [*((_AT, (path,)) for path in paths), *below]
+        for where, values in wanted:
+            for sql, place in ((_HELD, run), (_ALL if paths is None else _LAID, workspace)):
+                rows = self._sql.execute(f"{sql}{where} LIMIT ?", (place, *values, limit))
                 found.update(row[0] for row in rows.fetchall())
             if len(found) >= limit:
                 break
