@@ -13,9 +13,10 @@ from click.testing import CliRunner, Result
 from midwatch import wiring
 from midwatch.engine import control
 from midwatch.errors import GateNotUsable, NotFound, RunHeld, UsageProblem
-from midwatch.records.run import RunRow
+from midwatch.records.run import RunRow, RunStatus
 from midwatch.store.port import Store
 from midwatch.surfaces.cli import main
+from midwatch.surfaces.cli.inbox import onward
 from tests.recorded_run import DOUBT, GATE, NOW, RUN, record
 
 LATER = NOW + 60_000_000
@@ -101,6 +102,16 @@ def test_a_gate_takes_the_first_answer_only(home: Path, store: Store, flags: lis
     row = store.read(lambda tx: tx.gates.get(GATE))
     assert row is not None
     assert (status, "ann") == (row.status, row.answered_by)
+
+
+@pytest.mark.req("CLI-5")
+@pytest.mark.parametrize(("status", "command"), [("waiting", "resume"), ("done", "effects commit")])
+def test_an_answer_tells_the_command_that_makes_use_of_it(tmp_path: Path, status: RunStatus, command: str) -> None:
+    """A run that has ended waits for nothing but its commit."""
+    home = tmp_path / "ended"
+    with wiring.open_store(home, create=True) as store:
+        record(store, status=status)
+        assert command == onward(store, RUN)
 
 
 @pytest.mark.req("CLI-5")

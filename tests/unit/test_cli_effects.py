@@ -160,7 +160,10 @@ def test_what_each_call_was_seen_to_do_is_shown_in_order(home: Home) -> None:
     assert [*head.splitlines(), *reads, *tail] == done.stdout.splitlines()
     assert (
         0,
-        f"changes: 6 staged, 1 requests held back; `midwatch effects commit {RUN[:7]}` writes them, `discard` drops them",
+        (
+            f"changes: 6 staged, 1 request held back; `midwatch effects commit {RUN[:7]}` lets them out, "
+            f"`midwatch effects discard {RUN[:7]}` drops them"
+        ),
     ) == (
         done.exit_code,
         done.stderr.strip(),

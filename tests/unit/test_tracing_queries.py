@@ -8,7 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from midwatch.errors import NotFound, UsageProblem
+from midwatch.records.event import EventDraft
 from midwatch.store.memory import MemoryStore
+from midwatch.store.port import Tx
 from midwatch.tracing import queries
 from midwatch.tracing.facts import ModelItem, NoteItem, ToolItem, as_json
 from tests.recorded_run import DOUBT, GATE, RUN, record
@@ -56,6 +58,36 @@ def test_a_model_call_tells_its_tokens_and_cost(store: MemoryStore) -> None:
     first = queries.trace(store, RUN).nodes[0].items[0]
     assert isinstance(first, ModelItem)
     assert (100, 10, 20, 250, "stop") == (first.input, first.cached, first.output, first.cost, first.finish)
+
+
+@pytest.mark.req("TRACING-1")
+def test_what_a_crash_said_stands_with_its_call() -> None:
+    """A person learns why from the trace, not from a digest of it."""
+    store = MemoryStore()
+    record(store)
+    intent = next(event for event in queries.events(store, RUN) if event.data.get("effect") == DOUBT)
+
+    def work(tx: Tx) -> None:
+        told = {"effect": DOUBT, "tool": "mail.send", "ok": False, "code": "crashed"}
+        told["detail_blob"] = tx.blobs.put(b"no route to host")
+        at, who, step = intent.at_us, intent.agent, intent.step
+        tx.ledger.append(
+            EventDraft(
+                "finished",
+                RUN,
+                at,
+                told,
+                node=intent.node,
+                agent=who,
+                step=step,
+                task=intent.task,
+                causes=(intent.seq,),
+            )
+        )
+
+    store.write(work)
+    assert "no route to host" == _tools(store)["mail.send"].detail
+    store.close()
 
 
 @pytest.mark.req("TRACING-1")

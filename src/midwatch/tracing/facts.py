@@ -34,7 +34,8 @@ class ToolItem:
     Attributes:
         seq: of its first event. verdicts: `{stage, outcome, …}` of the newest decision, in order.
         effect: id in the journal, or None when nothing was begun. attempt: of the newest intent, 0 without one.
-        ok: None while it is open or waits. arguments, result: blob digests.
+        ok: None while it is open or waits. arguments, result: blob digests. detail: what was said besides the result: a crash's text,
+            a program's error output.
         notes: signals and gates that belong to it, as `(seq, kind, data)`.
     """
 
@@ -49,6 +50,7 @@ class ToolItem:
     ms: int | None = None
     arguments: str | None = None
     result: str | None = None
+    detail: str = ""
     truncated: bool = False
     notes: list[NoteItem] = field(default_factory=list)
     item: Literal["tool"] = "tool"
@@ -61,7 +63,7 @@ class ToolItem:
 
 @dataclass(slots=True)
 class ModelItem:
-    """One attempt of a model call. Tokens whole; `cost` in micro-dollars; `request`, `result` blob digests."""
+    """One attempt of a model call. Tokens whole; `cost` in micro-dollars; `request`, `result` blob digests; `detail` as a tool's."""
 
     seq: int
     effect: str
@@ -78,6 +80,7 @@ class ModelItem:
     cost: int = 0
     ms: int | None = None
     result: str | None = None
+    detail: str = ""
     notes: list[NoteItem] = field(default_factory=list)
     item: Literal["model"] = "model"
 

@@ -37,7 +37,7 @@ def trace(store: Store, run: str) -> Trace:
 
     def work(tx: Tx) -> Trace:
         row = _row(tx, run)
-        grower = _Grower()
+        grower = _Grower(lambda digest: (tx.blobs.get(digest) or b"").decode("utf-8", "replace"))
         for event in _events(tx, run):
             grower.add(event)
         return Trace(run, row.fleet, row.status, tuple(grower.notes), tuple(grower.nodes.values()))
@@ -99,7 +99,8 @@ def spend(store: Store, run: str) -> Spend:
 class _Grower:
     """Grows the tree, one event at a time; `_owner` says which item each event number belongs to."""
 
-    def __init__(self) -> None:
+    def __init__(self, read: Callable[[str], str]) -> None:
+        self._read = read
         self.notes: list[NoteItem] = []
         self.nodes: dict[str, NodePart] = {}
         self._owner: dict[int, ToolItem | ModelItem] = {}
@@ -156,6 +157,9 @@ class _Grower:
         if item is not None and own:
             self._owner[event.seq] = item
             _note_tool(item, event) if isinstance(item, ToolItem) else _note_model(item, event)
+            if event.kind == "finished":
+                digest = event.data.get("detail_blob")
+                item.detail = self._read(digest) if digest else ""
             if event.kind != "effect.resolved":
                 return
         note = NoteItem(event.seq, event.kind, event.data)

@@ -154,9 +154,8 @@ def _request(request: Request, became: str | None) -> str:
         f", {quantity(request.sent)} out, {quantity(request.received)} in" if request.sent or request.received else ""
     )
     state = "" if became in (None, "staged") else f"  {became}"
-    return (
-        f"{request.outcome:<10}  {request.method} {request.host}:{request.port}{request.path}{said}{bodies}{why}{state}"
-    )
+    port = f":{request.port}" if request.port else ""  # none was named, and the request went no further
+    return f"{request.outcome:<10}  {request.method} {request.host}{port}{request.path}{said}{bodies}{why}{state}"
 
 
 def _diff(diff: Diff) -> list[str]:
@@ -167,9 +166,11 @@ def _summary(found: list[Step], run: str) -> str:
     states = Counter(state for step in found for state in step.states.values())
     held = sum(word == "staged" for step in found for word in step.sent.values())
     told = [f"{count:,} {word}" for word, count in sorted(states.items())]
-    told += [f"{held:,} requests held back"] if held else []
+    told += [f"{held:,} request{'' if held == 1 else 's'} held back"] if held else []
     waits = states["staged"] or held
-    hint = f"; `midwatch effects commit {run[:7]}` writes them, `discard` drops them" if waits else ""
+    does = "lets them out" if held else "writes them"
+    drops = f"`midwatch effects discard {run[:7]}` drops them"
+    hint = f"; `midwatch effects commit {run[:7]}` {does}, {drops}" if waits else ""
     return f"changes: {', '.join(told) or 'none'}{hint}"
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from midwatch.store.port import Store
     from midwatch.tracing.fatigue import PersonFacts
 
-__all__ = ["Said", "answer_gate", "inbox", "read_arguments"]
+__all__ = ["Said", "answer_gate", "inbox", "onward", "read_arguments"]
 
 _ELSEWHERE: Final = {
     "serve": ("serve:serve", "Serve the page behind signed links, and the API."),
@@ -192,9 +192,15 @@ def _tell(settings: Settings, store: Store, rows: list[GateRow], by: str) -> Non
     for row in rows:
         missing = open_needs(store, row) if row.status == "open" else ""
         said = f"said by {by}; still needs {missing}" if missing else f"{row.status} by {row.answered_by or by}"
-        say(f"gate {row.id}: {said}: {row.tool} of {row.agent}")
+        say(f"gate {row.id}: {said}: {row.tool}{f' of {row.agent}' if row.agent else ''}")
     for run in dict.fromkeys(row.run for row in rows if row.status != "open"):
-        say(f"go on with: midwatch resume {run[:7]}")
+        say(f"go on with: midwatch {onward(store, run)} {run[:7]}")
+
+
+def onward(store: Store, run: str) -> str:
+    """Give the command that makes use of an answer: a run that is done waits for nothing but its commit."""
+    row = store.read(lambda tx: tx.runs.get(run))
+    return "effects commit" if row is not None and row.status == "done" else "resume"
 
 
 @inbox.command("approve", short_help="Say yes.")

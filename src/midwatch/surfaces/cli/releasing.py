@@ -201,7 +201,8 @@ def _tell(settings: Settings, run: str, plan: Planned, done: Released | None) ->
         click.echo(plain(f"{'written':<13}  {path}"))
     for request, word in done.requests:
         click.echo(plain(f"{word:<13}  {_asked(request)}{'' if request.status is None else f' {request.status}'}"))
-    say(f"run {run[:7]}: {len(plan.items):,} changes {done.status}")
+    sent = f", {len(done.requests):,} held back requests ended as above" if done.requests else ""
+    say(f"run {run[:7]}: {len(plan.items):,} change{'' if len(plan.items) == 1 else 's'} {done.status}{sent}")
 
 
 def _sent(done: Released) -> list[dict[str, Any]]:

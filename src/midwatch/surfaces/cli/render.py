@@ -23,6 +23,10 @@ from midwatch.tracing.facts import ModelItem, NodePart, NoteItem, Spend, ToolIte
 
 __all__ = ["console", "show_trace", "table"]
 
+_DETAIL = 12
+_WIDE = 160
+"""How much of what a crash said is shown: lines, and characters of one."""
+
 _STYLES = {
     "done": "green",
     "finished": "green",
@@ -76,6 +80,8 @@ def show_trace(tree: Trace, used: Spend) -> None:
             else:
                 leaf = branch.add(_note(item))
                 continue
+            for line in _detail(item.detail):
+                leaf.add(line)
             for note in item.notes:
                 leaf.add(_note(note))
     console().print(root)
@@ -124,6 +130,12 @@ def _refusal(leaf: Tree, item: ToolItem) -> None:
         leaf.add(
             _line((f"{against.get('outcome')} by {against.get('stage')}", "red"), f": {said}", _by(against.get("by")))
         )
+
+
+def _detail(said: str) -> list[Text]:
+    """Give the end of what a crash or a program said, behind a bar, so that it poses as no line of the tree."""
+    lines = [line for line in said.splitlines() if line.strip()]
+    return [_line(f"| {line if len(line) <= _WIDE else line[: _WIDE - 1] + '…'}") for line in lines[-_DETAIL:]]
 
 
 def _by(rule: Any) -> str:

@@ -55,10 +55,25 @@ def undo(ctx: click.Context, run: str, dry_run: bool, yes: bool, workdir: str | 
         if not dry_run and ready:
             _ask(settings, told, yes=yes)
             told = kernel.undo(full)
+    staged = 0
+    if any(item.outcome == "undone" for item in told):
+        from midwatch.surfaces.effects_facts import still_staged
+
+        with store_of(settings) as store:
+            staged = still_staged(store, full)
     if settings.json:
-        emit({"ok": _code(told) == 0, "run": full, "effects": [dataclasses.asdict(item) for item in told]})
+        emit(
+            {
+                "ok": _code(told) == 0,
+                "staged": staged,
+                "run": full,
+                "effects": [dataclasses.asdict(item) for item in told],
+            }
+        )
     else:
         _show(told)
+        if staged:
+            say(f"what that changed is staged: `midwatch effects commit {full[:7]}` writes it to the workspace")
     ctx.exit(0 if dry_run else _code(told))
 
 
