@@ -29,7 +29,7 @@ from midwatch.errors import InvalidFleet, MidwatchError, NotFound, Problem, RunH
 from midwatch.governor.watch import HEARTBEAT
 from midwatch.records.event import Event
 from midwatch.store import choice
-from midwatch.store.port import Store
+from midwatch.store.port import Store, VerifyReport
 
 if TYPE_CHECKING:
     from midwatch.engine.context import RouteRuntime
@@ -44,6 +44,7 @@ __all__ = [
     "backend_of",
     "check_fleet",
     "clock",
+    "copy_store",
     "has_store",
     "home_path",
     "load_fleet",
@@ -51,7 +52,6 @@ __all__ = [
     "open_sandbox",
     "open_store",
     "pause",
-    "server_report",
 ]
 
 DATABASE = choice.DATABASE
@@ -95,9 +95,9 @@ def has_store(home: Path) -> bool:
     return choice.begun(home) or choice.address(os.environ) is not None
 
 
-def server_report(store: Store) -> Any:
-    """Say of a store on a server what `store.postgres.ServerReport` holds."""
-    return choice.report(store)
+def copy_store(home: Path, url: str) -> VerifyReport:
+    """Copy the records in a home's file to an empty store on a server (`store.copying`); the file stays as it is."""
+    return choice.copy_home(home, url, at_us=clock())
 
 
 def load_fleet(

@@ -8,5 +8,6 @@ REQUIREMENTS: dict[str, str] = {
     "POSTGRES-5": "a durable batch waits for the disk, another does not; every wait has a bound, past which the store is busy or gone",
     "POSTGRES-6": "without its server a run begins nothing",
     "POSTGRES-7": "migrations end in the same tables as an empty store begins with, whole or not at all",
+    "POSTGRES-9": "a home's file is copied to a server whole and verified, or not at all; it goes on there",
     "POSTGRES-8": "a home keeps to the server it began with; the address's password is in no message, log or file of it",
 }

@@ -12,19 +12,22 @@ denied yet. So the first use leaves `store.json` (the store's id, no secret), an
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
-from midwatch.errors import MissingExtra, NotFound, StoreUnreadable
+from midwatch.errors import MissingExtra, NotFound, StoreUnreadable, UsageProblem
 from midwatch.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
-    from midwatch.store.postgres import PostgresStore, ServerReport
+    from midwatch.store.port import VerifyReport
+    from midwatch.store.postgres import PostgresStore
 
-__all__ = ["DATABASE", "VARIABLE", "address", "begun", "named", "open_chosen", "open_server", "report"]
+__all__ = ["DATABASE", "VARIABLE", "address", "begun", "copy_home", "named", "open_chosen", "open_server"]
 
 DATABASE: Final = "midwatch.db"
 VARIABLE: Final = "MIDWATCH_STORE"
@@ -77,10 +80,31 @@ def open_server(url: str, *, create: bool) -> PostgresStore:
     return PostgresStore(url, create=create)
 
 
-def report(store: Any) -> ServerReport:
-    """Give what a store on a server says of it."""
-    found: ServerReport = store.report()
-    return found
+def copy_home(home: Path, url: str, *, at_us: int) -> VerifyReport:
+    """Copy the home's file to an empty store on a server; both ends are closed after.
+
+    Raises:
+        UsageProblem: the address holds a password, which others would see on the command line; or the store is not empty.
+        NotFound: the home has no file. RunHeld, StoreError: see `store.copying`.
+    """
+    from midwatch.store.copying import copy  # noqa: PLC0415 - only here
+
+    if not (home / DATABASE).exists():
+        raise NotFound(f"there is no `{DATABASE}` in `{home}` to copy; `--home` names another home")
+    if _has_password(url):
+        raise UsageProblem(
+            "leave the password out of the address: others see command lines; use a password file or `PGPASSWORD`"
+        )
+    with (
+        contextlib.closing(SqliteStore(home / DATABASE)) as source,
+        contextlib.closing(open_server(url, create=True)) as target,
+    ):
+        return copy(source, target, at_us=at_us)
+
+
+def _has_password(url: str) -> bool:
+    parts = urlsplit(url)
+    return ":" in parts.netloc.rpartition("@")[0] or "password=" in parts.query
 
 
 def _shared(home: Path, url: str, marker: Mapping[str, Any] | None, *, create: bool) -> PostgresStore:

@@ -88,6 +88,9 @@ class Connection:
         """Read row after row, where all of them at once might not fit into memory."""
         return iter(self.execute(sql))
 
+    def number_on(self, table: str, column: str) -> None:
+        """Let numbers that the database gives go on after those in the table; SQLite does so by itself."""
+
     def begin(self, how: str = "DEFERRED") -> None:
         """Start a transaction; `IMMEDIATE` takes the write lock, waiting for at most the bound."""
         self.execute(f"BEGIN {how}")

@@ -256,6 +256,13 @@ class PostgresConnection(Connection):
         """Run statements of our own, in one message."""
         self._say(sql)
 
+    def number_on(self, table: str, column: str) -> None:
+        """Let the sequence of a column go on after the numbers in the table."""
+        sql = (
+            f"SELECT setval(pg_get_serial_sequence(?, ?), (SELECT coalesce(max({column}), 0) + 1 FROM {table}), false)"  # noqa: S608
+        )
+        self.execute(sql, (table, column))
+
     def begin(self, how: str = "DEFERRED") -> None:
         """Start a transaction that reads one snapshot."""
         self._say("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")

@@ -39,6 +39,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "run": ("run:run", "Run a fleet to its answer."),
     "runs": ("runs:runs", "List runs; show one."),
     "sandbox": ("sandbox:sandbox", "See living sandboxes, stop them, look into one."),
+    "store": ("store:store", "Where a home's records are; copy them to a server."),
     "trace": ("trace:trace", "Show what a run did, node by node."),
     "undo": ("undo:undo", "Take back what a run did, as far as its tools say how."),
     "verify": ("verify:verify", "Check the ledger's chain of hashes."),
