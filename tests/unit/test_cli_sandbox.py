@@ -197,7 +197,7 @@ def test_a_program_that_does_not_end_is_124_and_one_that_cannot_begin_is_1(
     backend = Recorded({"slow": RunResult("timeout"), "none": RunResult("crashed", detail="no such program")})
     assert 124 == _shell(place, backend, monkeypatch, "slow").exit_code
     done = _shell(place, backend, monkeypatch, "none")
-    assert (1, True) == (done.exit_code, "could not be started no such program" in done.stderr)
+    assert (1, True) == (done.exit_code, "could not be started: no such program" in done.stderr)
     body = json.loads(_shell(place, backend, monkeypatch, "slow", "--json").stdout)
     assert (False, ["timeout"], ["b", "a.txt"]) == (
         body["ok"],

@@ -37,7 +37,9 @@ def _workspace(fleet: Fleet, home: Path, workspace: Path, environ: Mapping[str, 
         )
         yield Problem("", message, "home-in-workspace")
     elif isolated and (wrong := reach(workspace.resolve(), environ)) is not None:
-        yield Problem("", f"the workspace `{workspace}` {wrong}; name it with `--workdir`", "workspace-reach")
+        yield Problem(
+            "", f"the workspace `{workspace}` {wrong}; `--workdir DIR` says which is the workspace", "workspace-reach"
+        )
 
 
 def _mounts(fleet: Fleet, home: Path) -> Iterator[Problem]:

@@ -88,7 +88,7 @@ def read_file(path: Path) -> str:
         with path.open("rb") as stream:
             data = stream.read(MAX_BYTES + 1)
     except FileNotFoundError as failure:
-        raise _refused(name, "there is no such file; name a fleet file", "missing-file") from failure
+        raise _refused(name, "there is no such file; correct its name", "missing-file") from failure
     except (OSError, ValueError) as failure:
         reason = getattr(failure, "strerror", None) or "its name cannot be used"
         raise _refused(name, f"cannot be read: {reason.lower()}", "unreadable") from failure

@@ -231,7 +231,7 @@ def _show(result: RunResult) -> None:
         if data:
             click.echo(plain(data.decode("utf-8", "replace")), nl=not data.endswith(b"\n"), err=err)
     if result.status != "ended":
-        say(f"{'timed out' if result.status == 'timeout' else 'could not be started'} {result.detail}".rstrip())
+        say(f"{'timed out' if result.status == 'timeout' else 'could not be started:'} {result.detail}".rstrip())
     elif result.exit_code:
         say(f"exit code {result.exit_code}")
 
