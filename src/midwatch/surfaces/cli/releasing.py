@@ -96,7 +96,12 @@ def discard(
     """Drop what RUN changed and nobody has committed; without `--only` the requests, too, that were held back. The record stays."""
     settings: Settings = ctx.obj
     full, plan = _planned(settings, run, workdir, only)
-    plan = replace(plan, gives=type(plan.gives)({}, ()))  # what is dropped gives nobody anything
+    dropped = tuple(replace(item, conflict=None) for item in plan.items)
+    plan = replace(
+        plan, items=dropped, gives=type(plan.gives)({}, ())
+    )  # it gives nobody anything and overwrites nothing
+    if dry_run and not settings.json and not _empty(plan):
+        say("this would be dropped, and never be done:")
     if dry_run or _empty(plan):
         _tell(settings, full, plan, None)
         ctx.exit(0)
