@@ -71,7 +71,9 @@ def record(
     def work(tx: Tx) -> None:
         _create(tx, status)
         pen = _Pen(tx)
-        pen.write("run.created", None, None, {"fleet": "nightwatch"} | ({} if workdir is None else {"workdir": workdir}))
+        pen.write(
+            "run.created", None, None, {"fleet": "nightwatch"} | ({} if workdir is None else {"workdir": workdir})
+        )
         pen.write("node.started", "storage", "storage.think", {})
         wanted = [{"id": "1", "name": "host.disks", "arguments": '{"mount": "/data"}'}]
         asked = pen.ask("storage", "storage.think", "Which disks fill up?", "", wanted, "11" * 8)

@@ -49,7 +49,14 @@ _SHOWN_COMMITS: Final = 100
 _SHOWN_FILES: Final = 50
 
 _git_tool = partial(
-    tool, effect="read", idempotent=True, reversible=False, open_world=False, observers=(), runs="sandbox", timeout="30s"
+    tool,
+    effect="read",
+    idempotent=True,
+    reversible=False,
+    open_world=False,
+    observers=(),
+    runs="sandbox",
+    timeout="30s",
 )
 
 Text = Annotated[str, Field(max_length=300)]
