@@ -51,7 +51,7 @@ def test_no_sandbox_sees_the_home_that_a_command_names(
     """The file does not know `--home` and `--workdir`; a run does, and is refused. Without isolation there is nothing to hold."""
     (tmp_path / "state" / "layers").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "state")
-    places = {"home": tmp_path / home, "workspace": tmp_path / workspace}
+    state, work = tmp_path / home, tmp_path / workspace
     fleet = _load(folder, "sandbox: {mounts: [{from: data, at: /d}]}")
-    assert codes == [found.code for found in not_apart(fleet, **places)]
-    assert () == not_apart(_load(folder, "sandbox: {backend: process, because: x}"), **places)
+    assert codes == [found.code for found in not_apart(fleet, home=state, workspace=work)]
+    assert () == not_apart(_load(folder, "sandbox: {backend: process, because: x}"), home=state, workspace=work)

@@ -14,7 +14,7 @@ import pytest
 
 from midwatch.config.specs import SandboxLimits
 from midwatch.sandbox import worker
-from midwatch.sandbox.port import RunResult, Sandbox, SandboxResult
+from midwatch.sandbox.port import RunResult, SandboxResult, Tools
 from midwatch.sandbox.process import DEFAULT_LIMITS, ProcessSandbox
 from midwatch.tools.decorate import FILE_MARK
 
@@ -105,7 +105,7 @@ def dead(pid: int) -> bool:
 @pytest.mark.req("SANDBOX-5")
 def test_it_says_what_it_is() -> None:
     """The level is named, and nobody can take it for isolation."""
-    sandbox: Sandbox = ProcessSandbox()
+    sandbox: Tools = ProcessSandbox()
     assert ("process", False) == (sandbox.level, sandbox.isolates)
     assert FILE_MARK == worker.FILE_MARK
 
