@@ -195,8 +195,9 @@ def test_record_changes_nothing_but_what_is_recorded(tmp_path: Path) -> None:
     while enforced.go(run).status == "waiting":
         enforced.answer(run)
     assert "done" == done.status
-    assert [_plain(item) for item in enforced.results(run)] == [_plain(item) for item in recorded.results(done.run)]
-    assert enforced.calls() == recorded.calls()
+    # Two calls of one answer end in whatever order they do.
+    assert sorted(map(_plain, enforced.results(run))) == sorted(map(_plain, recorded.results(done.run)))
+    assert sorted(map(str, enforced.calls())) == sorted(map(str, recorded.calls()))
     assert enforced.causes(run, "ops.pay")[0] == recorded.causes(done.run, "ops.pay")[0]
     assert ("pass", "ask") == tuple(
         recorded.marks(done.run, "ops.pay", "containment")[0][key] for key in ("outcome", "would")
