@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sys
 import sysconfig
 import threading
@@ -24,7 +23,7 @@ from midwatch.sandbox import cgroups
 from midwatch.sandbox.effects import Request
 from midwatch.sandbox.living import Living, Register
 from midwatch.sandbox.port import Backend, Egress, Sandbox
-from midwatch.sandbox.profile import SandboxProfile, merged
+from midwatch.sandbox.profile import SandboxProfile, interpreter, merged
 
 if TYPE_CHECKING:
     from midwatch.engine.staging import Isolation
@@ -106,8 +105,7 @@ def isolation(
         from midwatch.sandbox.egress import Broker  # noqa: PLC0415 - as above
 
         spec = fleet.sandbox_of(agent)
-        secrets = {name: env[name] for name in spec.secrets if name in env}
-        return await Broker(clock, known=known).send_staged(request, body, spec.egress, secrets)
+        return await Broker(clock, known=known).send_staged(request, body, spec.egress, _secrets(spec, env))
 
     try:
         yield Isolation(
@@ -152,11 +150,15 @@ def profile_of(spec: SandboxSpec, workspace: Path, *, code: tuple[Path, ...], en
         code=code,
         mounts=spec.mounts,
         egress=spec.egress,
-        secrets={name: env[name] for name in spec.secrets if name in env},
+        secrets=_secrets(spec, env),
         env=spec.env,
         image=spec.image,
         runtime=spec.runtime,
     )
+
+
+def _secrets(spec: SandboxSpec, env: Mapping[str, str]) -> dict[str, str]:
+    return {name: env[name] for name in spec.secrets if name in env}
 
 
 def _code(registry: Registry) -> tuple[Path, ...]:
@@ -178,7 +180,7 @@ def _code(registry: Registry) -> tuple[Path, ...]:
 
 def _interpreter() -> tuple[Path, ...]:
     """Give what is shown so that this machine's Python runs: where it is installed, which for one in `~/bin` is a person's own folder."""
-    return (Path(os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)).parents[1],)
+    return (Path(interpreter()).parents[1],)
 
 
 def _kept_apart(folders: Iterable[Path], home: Path, env: Mapping[str, str]) -> None:

@@ -15,7 +15,8 @@ import pytest
 from midwatch.config.specs import SandboxLimits
 from midwatch.sandbox import worker
 from midwatch.sandbox.port import RunResult, SandboxResult, Tools
-from midwatch.sandbox.process import DEFAULT_LIMITS, ProcessSandbox
+from midwatch.sandbox.process import ProcessSandbox
+from midwatch.sandbox.profile import DEFAULT_LIMITS
 from midwatch.tools.decorate import FILE_MARK
 
 TOOLS = """

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import json
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from midwatch.sandbox.effects import Change, Request
 from midwatch.sandbox.fanotify import Listener, Observed
 from midwatch.sandbox.layers import Layer
 from midwatch.sandbox.link import Broken, Link
-from midwatch.sandbox.port import RunResult, SandboxResult, Stats
+from midwatch.sandbox.port import RunResult, SandboxResult, Stats, answered
 from midwatch.sandbox.profile import DEFAULT_LIMITS, INSIDE, SandboxProfile, merged
 
 __all__ = ["CelledSandbox", "Network", "Parts", "Tree"]
@@ -112,7 +111,7 @@ class CelledSandbox:
     def __init__(self, level: str, parts: Parts, hello: Mapping[str, Any], layers: Sequence[Layer]) -> None:
         self.level, self.name = level, parts.name
         self._parts, self._hello = parts, hello
-        self._layers = list(layers)
+        self._earlier = layering.fold(layers)
         self._lock: asyncio.Lock | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._dead, self._closed, self._paused = False, False, False
@@ -237,7 +236,7 @@ class CelledSandbox:
             changes, spool = overlay.diff(
                 parts.upper,
                 parts.profile.workspace,
-                earlier=layering.fold(self._layers),
+                earlier=self._earlier,
                 spool=layering.Spool(into.parent, max_bytes=2 * limit),
                 limit=limit,
                 userxattr=parts.owner is None,
@@ -250,7 +249,7 @@ class CelledSandbox:
                 spool.close()
         except OSError as problem:
             raise SandboxError(f"what the sandbox changed cannot be read: {problem}") from problem
-        self._layers.append(layer)
+        self._earlier = layering.fold([layer], base=self._earlier)
         self.untold = ()
         return layer
 
@@ -423,17 +422,7 @@ def _result(answer: Mapping[str, Any], max_bytes: int) -> SandboxResult:
     if status != "answered":
         detail = str(answer.get("detail", "")) or f"the worker ended with {exit_code}"
         return SandboxResult("crashed", None, output, detail, exit_code, began)
-    try:
-        value = json.loads(str(answer.get("answer")), parse_constant=_refuse)
-    except (ValueError, RecursionError) as wrong:
-        if exit_code != 0:
-            return SandboxResult("crashed", None, output, f"the worker ended with {exit_code}", exit_code)
-        return SandboxResult("garbage", None, output, f"the worker's answer is no JSON: {wrong}", exit_code)
-    return SandboxResult("answered", value, output, "", exit_code)
-
-
-def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
+    return answered(str(answer.get("answer")), output, exit_code)
 
 
 def _ran(answer: Mapping[str, Any], max_bytes: int) -> RunResult:

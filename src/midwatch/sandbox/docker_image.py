@@ -29,6 +29,7 @@ import anyio.to_thread
 
 from midwatch.errors import SandboxError
 from midwatch.sandbox.docker_api import Engine
+from midwatch.sandbox.profile import interpreter
 
 __all__ = ["BIN", "REPOSITORY", "Image", "contents", "interpreter", "of_machine", "of_operator"]
 
@@ -78,11 +79,6 @@ class Image:
     python: str
     path: tuple[str, ...] = ()
     volumes: tuple[str, ...] = ()
-
-
-def interpreter() -> str:
-    """Give the interpreter itself that runs this, no link of a virtual environment."""
-    return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
 
 
 async def of_machine(engine: Engine) -> Image:

@@ -15,7 +15,6 @@ import select
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ from midwatch.errors import SandboxError
 from midwatch.sandbox import cgroups, launcher
 from midwatch.sandbox.celled import Network
 from midwatch.sandbox.port import Egress
-from midwatch.sandbox.profile import SandboxProfile
+from midwatch.sandbox.profile import SandboxProfile, interpreter
 
 __all__ = ["ELSEWHERE", "LauncherClient", "User", "attached", "runtime_folder", "stopped"]
 
@@ -91,7 +90,7 @@ class LauncherClient:
         self._lock = threading.Lock()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         chosen = mode or ("private" if os.geteuid() == 0 else "user")
-        python = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
+        python = interpreter()
         self._process = subprocess.Popen(
             [python, "-I", "-S", launcher.__file__, str(theirs.fileno()), str(self.base), chosen],
             stdin=subprocess.DEVNULL,

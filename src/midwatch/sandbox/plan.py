@@ -8,7 +8,6 @@ Why each line stands there: `docs/decisions/` and the attacks in `sandbox/escape
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any, Final
 
 from midwatch.errors import SandboxError
 from midwatch.sandbox.launcher import ARGUMENTS_FD, CONTROL_FD, ETC, SECCOMP_FD
-from midwatch.sandbox.profile import INSIDE, SandboxProfile
+from midwatch.sandbox.profile import INSIDE, SandboxProfile, interpreter
 
 __all__ = [
     "BRIDGE_PORT",
@@ -86,7 +85,7 @@ class Machine:
             elif place.is_dir():
                 roots[name] = None
         found = tuple(name for name in _ETC if (Path("/etc") / name).exists())
-        python = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
+        python = interpreter()
         return cls(bwrap, python, roots, found, os.geteuid() == 0)
 
 

@@ -14,6 +14,7 @@ run's workspace back, on this machine or another. Commit and discard are therefo
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from midwatch.config.specs import SandboxLimits
 from midwatch.sandbox.layers import Layer
 from midwatch.sandbox.profile import SandboxProfile
 
-__all__ = ["Backend", "Egress", "RunResult", "Sandbox", "SandboxResult", "Stats", "Tools", "Workable"]
+__all__ = ["Backend", "Egress", "RunResult", "Sandbox", "SandboxResult", "Stats", "Tools", "Workable", "answered"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,21 @@ class SandboxResult:
     detail: str = ""
     exit_code: int | None = None
     began: bool = True
+
+
+def answered(text: str | bytes, output: str, exit_code: int | None) -> SandboxResult:
+    """Read what a worker answered as a stranger's: one strict JSON value, or a call that crashed or answered garbage."""
+    try:
+        value = json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError) as wrong:
+        if exit_code != 0:
+            return SandboxResult("crashed", None, output, f"the worker ended with {exit_code}", exit_code)
+        return SandboxResult("garbage", None, output, f"the worker's answer is no JSON: {wrong}", exit_code)
+    return SandboxResult("answered", value, output, "", exit_code)
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from typing import Any, Final, Literal
 
 from midwatch.errors import Problem, SandboxError
 from midwatch.sandbox import cgroups, probing, seccomp
-from midwatch.sandbox.profile import DEFAULT_LIMITS
+from midwatch.sandbox.profile import DEFAULT_LIMITS, interpreter
 
 __all__ = ["NEEDS", "Item", "Level", "Report", "level", "missing", "probe"]
 
@@ -156,7 +156,7 @@ def _tried(folder: str, near: str, bwrap: str | None, root: bool) -> dict[str, t
         "true": shutil.which("true", path=os.defpath) or "/bin/true",
         "unshare": unshare.aarch64 if platform.machine() in {"aarch64", "arm64"} else unshare.x86_64,
     }  # fmt: skip
-    python = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
+    python = interpreter()
     try:
         done = subprocess.run(
             [python, "-I", "-S", probing.__file__],

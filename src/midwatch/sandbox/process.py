@@ -17,7 +17,7 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,14 +26,10 @@ from anyio.abc import ByteReceiveStream, Process
 
 from midwatch.config.specs import SandboxLimits
 from midwatch.sandbox import worker
-from midwatch.sandbox.port import RunResult, SandboxResult
+from midwatch.sandbox.port import RunResult, SandboxResult, answered
+from midwatch.sandbox.profile import DEFAULT_LIMITS, merged
 
-__all__ = ["DEFAULT_LIMITS", "ProcessSandbox"]
-
-DEFAULT_LIMITS: Final = SandboxLimits(
-    memory=1 << 30, cpu_us=60_000_000, processes=64, open_files=256, file_size=256 << 20
-)
-"""Where a fleet sets none. `processes` does not bind root, whom the system exempts."""
+__all__ = ["ProcessSandbox"]
 
 _ENVIRONMENT: Final = ("LANG", "LC_ALL", "LC_CTYPE", "TZ")
 """What passes from this process's environment; never a key, a home, a proxy."""
@@ -81,10 +77,10 @@ class ProcessSandbox:
         """Make one.
 
         Args:
-            limits: the fleet's own bounds; what they leave open is taken from `DEFAULT_LIMITS`.
+            limits: the fleet's own bounds; what they leave open is taken from `profile.DEFAULT_LIMITS`.
             python: interpreter of the workers; it must have Midwatch and what the tools import.
         """
-        self._defaults = DEFAULT_LIMITS if limits is None else _merged(limits, DEFAULT_LIMITS)
+        self._defaults = DEFAULT_LIMITS if limits is None else merged(limits)
         self._python = python
 
     async def call(
@@ -122,13 +118,7 @@ class ProcessSandbox:
         if not answer:
             why = f"the worker ended with {seen.exit_code}"
             return SandboxResult("crashed", None, output, why, seen.exit_code, began)
-        try:
-            value = json.loads(answer, parse_constant=_refuse)
-        except (ValueError, RecursionError) as wrong:
-            if seen.exit_code != 0:
-                return SandboxResult("crashed", None, output, f"the worker ended with {seen.exit_code}", seen.exit_code)
-            return SandboxResult("garbage", None, output, f"the worker's answer is no JSON: {wrong}", seen.exit_code)
-        return SandboxResult("answered", value, output, "", seen.exit_code)
+        return answered(answer, output, seen.exit_code)
 
     async def run(
         self, argv: Sequence[str], *, limits: SandboxLimits, workdir: Path, timeout_us: int, max_bytes: int
@@ -193,7 +183,7 @@ class ProcessSandbox:
         return seen
 
     def _limits(self, wanted: SandboxLimits, timeout_us: int) -> dict[str, int | None]:
-        bounds = _merged(wanted, self._defaults)
+        bounds = merged(wanted, self._defaults)
         return {
             "memory": bounds.memory,
             "file_size": bounds.file_size,
@@ -202,15 +192,6 @@ class ProcessSandbox:
             "cpu_seconds": -(-(bounds.cpu_us or timeout_us) // 1_000_000),
             "core": 0,
         }
-
-
-def _merged(own: SandboxLimits, default: SandboxLimits) -> SandboxLimits:
-    chosen = {item.name: getattr(own, item.name) for item in fields(own) if getattr(own, item.name) is not None}
-    return replace(default, **chosen)
-
-
-def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
 
 
 def _environment(workdir: Path) -> dict[str, str]:

@@ -6,6 +6,8 @@ May import: config's specs. Must not know: any backend, whether this machine can
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Final
 
 from midwatch.config.specs import EgressRule, MountSpec, SandboxLimits
 
-__all__ = ["DEFAULT_LIMITS", "INSIDE", "SandboxProfile", "merged"]
+__all__ = ["DEFAULT_LIMITS", "INSIDE", "SandboxProfile", "interpreter", "merged"]
 
 INSIDE: Final = "/workspace"
 """Where every sandbox sees its workspace: the name says nothing of this machine."""
@@ -57,6 +59,11 @@ class SandboxProfile:
     image: str | None = None
     runtime: str | None = None
     observe: bool = True
+
+
+def interpreter() -> str:
+    """Give the absolute path of this process's Python itself, and not the link that a virtual environment has."""
+    return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
 
 
 def merged(own: SandboxLimits, default: SandboxLimits = DEFAULT_LIMITS) -> SandboxLimits:
