@@ -12,7 +12,7 @@ A kill between the two events leaves a journal beside the layers; the next commi
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -29,19 +29,19 @@ from midwatch.engine.staged import Staged, staged_of
 from midwatch.errors import Conflict, UsageProblem
 from midwatch.gates import seen as seeing
 from midwatch.records.decision import Ask
-from midwatch.records.event import Event, EventDraft
+from midwatch.records.event import EventDraft
 from midwatch.records.gate import GateRow
 from midwatch.sandbox import release
 from midwatch.sandbox.effects import Request
 from midwatch.sandbox.layers import below, open_content
 from midwatch.store.port import Store, Tx
 from midwatch.tools.registry import Registry
+from midwatch.tracing.paging import events_of
 
 __all__ = ["COMMIT", "Order", "Released", "commit", "discard", "staged"]
 
 Send = Callable[[str, Request, bytes], Awaitable[Request]]
 """Sends one staged request of an agent, by its rules of today."""
-_PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +194,7 @@ def _cut(store: Store, order: Order) -> _Cut | None:
 
 
 def _begun(tx: Tx, run: str) -> _Cut | None:
-    events = _events(tx, run, ("effects.releasing", "effects.committed", "effects.discarded"))
+    events = list(events_of(tx, run, ("effects.releasing", "effects.committed", "effects.discarded")))
     if not events or events[-1].kind != "effects.releasing" or "layers" not in events[-1].data:
         return None
     data = events[-1].data
@@ -220,13 +220,6 @@ def _landed(store: Store, order: Order, cut: _Cut) -> Planned | None:
     if any(item.action not in ("none", "never") for item in chosen):
         return None
     return replace(found, order=replace(order, only=cut.only), chosen=chosen, kept=[] if cut.only else found.kept)
-
-
-def _events(tx: Tx, run: str, kinds: Collection[str]) -> list[Event]:
-    found: list[Event] = []
-    while page := tx.ledger.read(run=run, after=found[-1].seq if found else 0, limit=_PAGE, kinds=tuple(kinds)):
-        found += page
-    return found
 
 
 # ------------------------------------------------------------------------------------------------- what people say
@@ -374,7 +367,7 @@ async def _sent(store: Store, order: Order, item: Staged, index: int, send: Send
 def _told(tx: Tx, run: str, key: str) -> str | None:
     """Say how a staged request ended that an earlier commit began to send; None where none did."""
     found = None
-    for event in _events(tx, run, ("effects.sending", "effects.sent")):
+    for event in events_of(tx, run, ("effects.sending", "effects.sent")):
         if event.data["request"] == key:
             found = "in doubt" if event.kind == "effects.sending" else event.data["outcome"]
     return found

@@ -19,10 +19,11 @@ from midwatch.records.event import Event
 from midwatch.sandbox.effects import CHANGING, Change, Request
 from midwatch.sandbox.layers import Layer
 from midwatch.store.port import Tx
+from midwatch.tracing.paging import events_of
 
-__all__ = ["Observed", "Staged", "observed", "staged_of", "unsent"]
+__all__ = ["Observed", "Staged", "layer_of", "observed", "staged_of", "unsent"]
 
-_PAGE: Final = 1000
+_KINDS: Final = ("finished", "effect.undone", "effects.committed", "effects.discarded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,28 +81,37 @@ def staged_of(tx: Tx, run: str, folder: Path) -> list[Staged]:
     `folder` is the run's own, where the layers' files lie; a file that is missing is found missing when its contents are asked for.
     """
     found: list[Staged] = []
-    for event in _events(tx, run):
+    for event in events_of(tx, run, _KINDS):
         if event.kind in ("effects.committed", "effects.discarded"):
             found = [] if event.data.get("paths") is None else _without(found, set(event.data["paths"]))
             continue
-        told = event.data.get("observed")
-        if not told:
+        if not event.data.get("observed"):
             continue
-        manifest = tx.blobs.get(told["blob"])
-        if manifest is None:  # as if the call had done nothing: what it did would leave unseen, or be lost unseen
-            raise StoreCorrupt(
-                f"what event {event.seq} of run `{run[:7]}` did is missing from the store; `midwatch verify` says what else is"
-            )
-        body = orjson.loads(manifest)
-        layer = Layer(
-            tuple(Change.from_json(item) for item in body.get("changes", ())),
-            tuple(Request.from_json(item) for item in body.get("requests", ())),
-            told["layer"],
-            None if told["file"] is None else folder / told["file"],
-        )
+        layer = layer_of(tx, event, folder)
         declared = event.data.get("declared", {}).get("class")
         found.append(Staged(event.seq, event.data["effect"], event.agent or "", event.data["tool"], layer, declared))
     return found
+
+
+def layer_of(tx: Tx, event: Event, folder: Path) -> Layer:
+    """Give the layer of a call that was seen to do something.
+
+    Raises:
+        StoreCorrupt: its manifest is missing: as if the call had done nothing, what it did would leave unseen, or be lost unseen.
+    """
+    told = event.data["observed"]
+    manifest = tx.blobs.get(told["blob"])
+    if manifest is None:
+        raise StoreCorrupt(
+            f"what event {event.seq} of run `{(event.run or '')[:7]}` did is missing from the store; `midwatch verify` says what else is"
+        )
+    body = orjson.loads(manifest)
+    return Layer(
+        tuple(Change.from_json(item) for item in body.get("changes", ())),
+        tuple(Request.from_json(item) for item in body.get("requests", ())),
+        told["layer"],
+        None if told["file"] is None else folder / told["file"],
+    )
 
 
 def unsent(requests: Sequence[Request]) -> tuple[Request, ...]:
@@ -119,13 +129,3 @@ def _without(staged: Sequence[Staged], paths: set[str]) -> list[Staged]:
         replace(item, layer=replace(item.layer, changes=tuple(c for c in item.layer.changes if c.path not in paths)))
         for item in staged
     ]
-
-
-def _events(tx: Tx, run: str) -> list[Event]:
-    found: list[Event] = []
-    kinds = ("finished", "effect.undone", "effects.committed", "effects.discarded")
-    while True:
-        page = tx.ledger.read(run=run, after=found[-1].seq if found else 0, limit=_PAGE, kinds=kinds)
-        found += page
-        if len(page) < _PAGE:
-            return found

@@ -20,10 +20,10 @@ from midwatch.graph.serde import StateRefused, StrictSerializer
 from midwatch.records.event import EventDraft, EventKind
 from midwatch.records.run import Transition
 from midwatch.store.port import Tx
+from midwatch.tracing.paging import events_of
 
 __all__ = ["Watching"]
 
-_PAGE: Final = 1000
 _SIZES: Final = StrictSerializer()
 
 
@@ -124,20 +124,15 @@ def _unused(tx: Tx, run: str) -> tuple[dict[str, set[int]], set[str]]:
     """Give, by task (the root's is empty), what is settled in it and no finished node has built on; and the tasks that began."""
     fronts: dict[str, set[int]] = defaultdict(set)
     begun: dict[str, set[int]] = defaultdict(set)
-    after = 0
-    while page := tx.ledger.read(
-        run=run, after=after, limit=_PAGE, kinds=("node.started", "node.finished", "finished")
-    ):
-        for event in page:
-            task = event.task or ""
-            if event.kind == "node.started":
-                begun[task].update(event.causes)
-            elif event.kind == "finished":
-                fronts[task].add(event.seq)
-            else:
-                fronts.pop(task, None)
-                above = fronts[task.rpartition("|")[0]]
-                above.difference_update(begun.pop(task, ()))
-                above.add(event.seq)
-        after = page[-1].seq
+    for event in events_of(tx, run, ("node.started", "node.finished", "finished")):
+        task = event.task or ""
+        if event.kind == "node.started":
+            begun[task].update(event.causes)
+        elif event.kind == "finished":
+            fronts[task].add(event.seq)
+        else:
+            fronts.pop(task, None)
+            above = fronts[task.rpartition("|")[0]]
+            above.difference_update(begun.pop(task, ()))
+            above.add(event.seq)
     return dict(fronts), set(begun)

@@ -18,11 +18,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import orjson
-
 from midwatch.engine import granting
 from midwatch.engine.granting import Gives
-from midwatch.engine.staging import staged_of
+from midwatch.engine.staged import layer_of, staged_of
 from midwatch.errors import SandboxError
 from midwatch.records.event import Event
 from midwatch.sandbox.beneath import open_at, open_root
@@ -30,6 +28,7 @@ from midwatch.sandbox.effects import CHANGING, Change, Request, raw
 from midwatch.sandbox.layers import Layer, contents_of, fold, open_content
 from midwatch.sandbox.release import Item, plan
 from midwatch.store.port import Store, Tx
+from midwatch.tracing.paging import events_of
 
 __all__ = ["Diff", "Planned", "State", "Step", "as_json", "diffs", "held", "planned", "steps", "still_staged"]
 
@@ -45,7 +44,6 @@ _KINDS: Final = (
     "effects.committed",
     "effects.discarded",
 )
-_PAGE: Final = 1000
 _ENDS: Final[Mapping[str, State]] = {"effects.committed": "committed", "effects.discarded": "discarded"}
 
 
@@ -91,7 +89,7 @@ def steps(store: Store, run: str, folder: Path) -> list[Step]:
 
 def _steps(tx: Tx, run: str, folder: Path) -> list[Step]:
     found: list[Step] = []
-    for event in _events(tx, run):
+    for event in events_of(tx, run, _KINDS):
         state = _ENDS.get(event.kind)
         if state is not None:
             _settle(found, state, event.data.get("paths"))
@@ -100,13 +98,6 @@ def _steps(tx: Tx, run: str, folder: Path) -> list[Step]:
         elif event.data.get("observed"):
             found.append(_step(tx, event, folder))
     return found
-
-
-def _events(tx: Tx, run: str) -> Iterator[Event]:
-    after = 0
-    while page := tx.ledger.read(run=run, after=after, limit=_PAGE, kinds=_KINDS):
-        yield from page
-        after = page[-1].seq
 
 
 def _settle(found: Sequence[Step], state: State, paths: Sequence[str] | None) -> None:
@@ -130,14 +121,7 @@ def _sent(found: Sequence[Step], event: Event) -> None:
 
 
 def _step(tx: Tx, event: Event, folder: Path) -> Step:
-    told = event.data["observed"]
-    body = orjson.loads(tx.blobs.get(told["blob"]) or b"{}")
-    layer = Layer(
-        tuple(Change.from_json(item) for item in body.get("changes", ())),
-        tuple(Request.from_json(item) for item in body.get("requests", ())),
-        told["layer"],
-        None if told["file"] is None else folder / told["file"],
-    )
+    layer = layer_of(tx, event, folder)
     return Step(
         seq=event.seq,
         at_us=event.at_us,

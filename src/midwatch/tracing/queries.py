@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import orjson
 
@@ -21,15 +21,14 @@ from midwatch.records.run import RunRow
 from midwatch.store.port import Store, Tx
 from midwatch.tracing.causes import blast, why
 from midwatch.tracing.facts import ModelItem, NodePart, NoteItem, Place, Share, Spend, ToolItem, Trace, Which
+from midwatch.tracing.paging import events_of
 
 __all__ = ["blast", "events", "gates", "spend", "trace", "which", "why"]
-
-_PAGE: Final = 1000
 
 
 def events(store: Store, run: str) -> tuple[Event, ...]:
     """Read all events of a run in order, on one snapshot. NotFound: no such run."""
-    return store.read(lambda tx: (_row(tx, run), tuple(_events(tx, run)))[1])
+    return store.read(lambda tx: (_row(tx, run), tuple(events_of(tx, run)))[1])
 
 
 def trace(store: Store, run: str) -> Trace:
@@ -38,7 +37,7 @@ def trace(store: Store, run: str) -> Trace:
     def work(tx: Tx) -> Trace:
         row = _row(tx, run)
         grower = _Grower(lambda digest: (tx.blobs.get(digest) or b"").decode("utf-8", "replace"))
-        for event in _events(tx, run):
+        for event in events_of(tx, run):
             grower.add(event)
         return Trace(run, row.fleet, row.status, tuple(grower.notes), tuple(grower.nodes.values()))
 
@@ -58,7 +57,7 @@ def which(store: Store, run: str, text: str) -> Which:
 
     def work(tx: Tx) -> Which:
         _row(tx, run)
-        found = list(_events(tx, run))
+        found = list(events_of(tx, run))
         by_seq = {event.seq: event for event in found}
         seen = tuple(place for event in found for place in _places(tx, event, needle))
         if not seen:
@@ -77,7 +76,7 @@ def spend(store: Store, run: str) -> Spend:
 
     def work(tx: Tx) -> Spend:
         row = _row(tx, run)
-        found = list(_events(tx, run, kinds=("intent", "finished")))
+        found = list(events_of(tx, run, kinds=("intent", "finished")))
         models = {event.seq: str(event.data["model"]) for event in found if _is_model_intent(event)}
         done = [event for event in found if event.kind == "finished"]
         accounts = (*tx.budgets.accounts((f"run:{run}",)), *tx.budgets.accounts(prefix=f"agent:{run}/"))
@@ -317,13 +316,6 @@ def _row(tx: Tx, run: str) -> RunRow:
     if row is None:
         raise NotFound(f"no run `{run}` in this home; `midwatch runs ls` lists them")
     return row
-
-
-def _events(tx: Tx, run: str, kinds: Sequence[str] = ()) -> Iterator[Event]:
-    after = 0
-    while page := tx.ledger.read(run=run, after=after, limit=_PAGE, kinds=kinds):
-        yield from page
-        after = page[-1].seq
 
 
 def gates(store: Store, run: str) -> tuple[tuple[GateRow, Mapping[str, Any]], ...]:
