@@ -94,7 +94,7 @@ def isolation(
         _kept_apart((*folders, *(_interpreter() if "bubblewrap" in backends else ())), home, env)
     code = (*folders, *(program.path for agent in fleet.agents.values() for program in agent.programs))
 
-    def egress(_agent: str, spec: SandboxSpec, api: Api | None) -> Egress | None:
+    def egress(spec: SandboxSpec, api: Api | None) -> Egress | None:
         if not spec.egress and api is None:
             return None
         from midwatch.sandbox.egress import Broker  # noqa: PLC0415 - only where something may be asked

@@ -55,7 +55,7 @@ class Isolation:
     Attributes:
         plain: what performs the calls of agents whose fleet isolates nothing.
         backends: by their word. specs: by agent; whoever is not in it has `default`. profile: what a spec means for a workspace.
-        egress: the way out for an agent of a run, with what answers its calls to the kernel; None where there is neither.
+        egress: the way out that a spec gives, with what answers calls to the kernel; None where there is neither.
         layers: folder below the home, for what runs did.
         send: sends a request of an agent that had been kept, now that it is committed.
         imports: where a Python that an agent's program starts finds this installation's packages, as `PYTHONPATH` has it.
@@ -67,7 +67,7 @@ class Isolation:
     backends: Mapping[str, Backend]
     specs: Mapping[str, SandboxSpec]
     profile: Callable[[SandboxSpec, Path], SandboxProfile]
-    egress: Callable[[str, SandboxSpec, Api | None], Egress | None]
+    egress: Callable[[SandboxSpec, Api | None], Egress | None]
     layers: Path
     send: Callable[[str, Request, bytes], Awaitable[Request]]
     default: SandboxSpec = field(default_factory=SandboxSpec)
@@ -194,7 +194,7 @@ class Staging:
         sandbox = await backend.start(
             isolation.profile(spec, self.workspace),
             [item.layer for item in self.staged],
-            egress=isolation.egress(agent, spec, api),
+            egress=isolation.egress(spec, api),
         )
         self._cells[place] = _Cell(sandbox, held)
         isolation.living(self.run, agent, sandbox, True)

@@ -15,7 +15,6 @@ import secrets
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import closing
@@ -25,6 +24,7 @@ from typing import Any, Final, Literal
 
 from midwatch.errors import Problem, SandboxError
 from midwatch.sandbox import cgroups, probing, seccomp
+from midwatch.sandbox.bubblewrap import find_bwrap
 from midwatch.sandbox.profile import DEFAULT_LIMITS, interpreter
 
 __all__ = ["NEEDS", "Item", "Level", "Report", "level", "missing", "probe"]
@@ -204,9 +204,11 @@ def _setting(place: str) -> str | None:
 
 
 def _bwrap() -> str | None:
-    """As the backend finds it: on PATH, else beside the interpreter, where its wheel puts it."""
-    found = shutil.which("bwrap") or shutil.which("bwrap", path=str(Path(sys.executable).parent))
-    return None if found is None else os.path.realpath(found)
+    """As the backend finds it."""
+    try:
+        return find_bwrap()
+    except SandboxError:
+        return None
 
 
 def _bubblewrap(bwrap: str | None, started: bool, said: str) -> Item:  # noqa: FBT001 - what the attempt gave

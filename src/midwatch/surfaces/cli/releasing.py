@@ -7,6 +7,7 @@ May import: errors; surfaces' facts, engine and the wiring when it runs. Must no
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -36,16 +37,32 @@ _WORDS: Final = {
 }
 
 
+def _options(dry: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give what both commands are asked with; `dry` says what `--dry-run` does."""
+    added = (
+        click.argument("run"),
+        click.option(
+            "--only", multiple=True, metavar="GLOB", help="Only these paths, below the workspace; may be repeated."
+        ),
+        click.option("--dry-run", is_flag=True, help=dry),
+        click.option("--yes", is_flag=True, help="Do not ask."),
+        click.option("--reason", default="", help="Why; kept in the ledger."),
+        click.option("--workdir", metavar="DIR", help="The workspace; else where the run was started."),
+        token_option,
+        command_options,
+        click.pass_context,
+    )
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed(added):
+            command = option(command)
+        return command
+
+    return decorate
+
+
 @click.command(short_help="Write a run's changes to its workspace.")
-@click.argument("run")
-@click.option("--only", multiple=True, metavar="GLOB", help="Only these paths, below the workspace; may be repeated.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be written, and what speaks against it.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--reason", default="", help="Why; kept in the ledger.")
-@click.option("--workdir", metavar="DIR", help="The workspace; else where the run was started.")
-@token_option
-@command_options
-@click.pass_context
+@_options("Only say what would be written, and what speaks against it.")
 def commit(
     ctx: click.Context,
     run: str,
@@ -74,15 +91,7 @@ def commit(
 
 
 @click.command(short_help="Drop a run's changes.")
-@click.argument("run")
-@click.option("--only", multiple=True, metavar="GLOB", help="Only these paths, below the workspace; may be repeated.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be dropped.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--reason", default="", help="Why; kept in the ledger.")
-@click.option("--workdir", metavar="DIR", help="The workspace; else where the run was started.")
-@token_option
-@command_options
-@click.pass_context
+@_options("Only say what would be dropped.")
 def discard(
     ctx: click.Context,
     run: str,
