@@ -1,7 +1,8 @@
 """Specs: what a fleet file means, as frozen facts.
 
 In:   nothing. Out: the types of `Fleet`'s attributes: routes, agents, graph, budgets, grants, gates and the rest.
-May import: records; the standard library. Must not know: YAML, pydantic, lines, files.
+May import: records; the standard library; what stands in `specs_bounds` and `specs_review` is of this module, and imported from here.
+Must not know: YAML, pydantic, lines, files.
 Units everywhere: money in micro-dollars, time in microseconds, sizes in bytes; all whole numbers.
 """
 
@@ -12,8 +13,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-from midwatch.records.effect import EffectClass, Label, Role
-from midwatch.records.spend import Unit
+from midwatch.config.specs_bounds import BudgetSpec, GovernorSpec, Limits, Per
+from midwatch.config.specs_review import (
+    ChannelFormat,
+    ChannelSpec,
+    Escalation,
+    Exempt,
+    GateRule,
+    GateWhen,
+    ObservedOp,
+    ObservedWhen,
+    ReviewSpec,
+)
+from midwatch.records.effect import Role
 
 __all__ = [
     "AGENT_ROLES",
@@ -59,8 +71,6 @@ Protocol = Literal["native", "constrained"]
 AgentRole = Literal["ceo", "specialist", "synthesis"]
 AGENT_ROLES: Final[tuple[AgentRole, ...]] = get_args(AgentRole)
 Backend = Literal["process", "bubblewrap", "docker", "gvisor"]
-Per = Literal["hour", "day", "month"]
-ChannelFormat = Literal["json", "slack", "mail"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,28 +125,6 @@ class McpSpec:
     url: str | None
     digest: str | None
     env: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one agent may use within one run; None is no bound of its own (those around it still hold)."""
-
-    steps: int | None = None
-    tokens: int | None = None
-    cost: int | None = None
-    tool_calls: int | None = None
-    wall: int | None = None
-
-    def amounts(self) -> dict[Unit, int]:
-        """Give the bounds that are set, by unit."""
-        named: dict[Unit, int | None] = {
-            "cost": self.cost,
-            "tokens": self.tokens,
-            "tool_calls": self.tool_calls,
-            "steps": self.steps,
-            "wall": self.wall,
-        }
-        return {unit: amount for unit, amount in named.items() if amount is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +247,7 @@ class AgentSpec:
     prompt_path: Path | None
     prompt: str
     tools: tuple[str, ...] = ()
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     sandbox: SandboxSpec | None = None
     command: tuple[str, ...] = field(default=(), metadata={"later": True})
     programs: tuple[ProgramSpec, ...] = field(default=(), metadata={"later": True})
@@ -280,27 +268,6 @@ class ImportSpec:
 
     module: str
     attr: str
-
-
-@dataclass(frozen=True, slots=True)
-class BudgetSpec:
-    """The caps of one scope.
-
-    Attributes:
-        scope: `fleet`, `run`, a vertical or an agent.
-        caps: by unit, each >= 0; never empty.
-        per: window after which the caps begin anew; None: never (for `run` and agents, a run).
-        others: caps in units that this version does not count: `processes`, `concurrency`.
-        degrade: what to do when the cap comes near; shadow: count, do not stop. Both refused at run
-            time in this version.
-    """
-
-    scope: str
-    caps: Mapping[Unit, int]
-    per: Per | None = None
-    others: Mapping[str, int] = field(default_factory=dict)
-    degrade: str | None = None
-    shadow: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,124 +330,6 @@ class ContainmentSpec:
     timeout_us: int = 900_000_000
 
 
-ObservedOp = Literal["created", "modified", "deleted", "permission", "executed", "read"]
-"""What a sandbox can be seen to do to a file; the same words as `sandbox.effects.Op`."""
-
-
-@dataclass(frozen=True, slots=True)
-class ObservedWhen:
-    """What a sandbox was seen to do: one change of a file that fits, or one request that fits, is enough.
-
-    A rule has `hosts`, or the other three.
-
-    Attributes:
-        ops: kinds of change; empty: any. paths: globs of paths below the workspace; empty: any.
-        watched: only files that grant later power: those with a `watched:…` flag.
-        hosts: globs of hosts that a request was for, whether or not it was let out.
-    """
-
-    ops: tuple[ObservedOp, ...] = ()
-    paths: tuple[str, ...] = ()
-    hosts: tuple[str, ...] = ()
-    watched: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class GateWhen:
-    """When a gate rule applies: every field that is not empty must match; within a field one word is enough.
-
-    Attributes:
-        effect: effect classes of the tool. tool, agent: name globs.
-        keywords: words in the tool's name or in its arguments, whatever their disguise (`gates.floor`).
-        role: per argument role, globs one of which an argument of that role must match.
-        cost: micro-dollars that a call may cost at least. reversible: whether the tool names what undoes it.
-        environment: globs of the fleet's environment.
-        label: whose words the run has taken in before the action: `request`, and the authors of its tools' results.
-        observed: what a call's sandbox was seen to do; such a rule is asked about before the run's changes are committed, and holds
-            only `effect`, `tool`, `agent` and `environment` besides.
-    """
-
-    effect: tuple[EffectClass, ...] = ()
-    tool: tuple[str, ...] = ()
-    agent: tuple[str, ...] = ()
-    keywords: tuple[str, ...] = ()
-    label: tuple[Label, ...] = ()
-    role: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    cost: int | None = None
-    reversible: bool | None = None
-    environment: tuple[str, ...] = field(default=(), metadata={"later": True})
-    observed: ObservedWhen | None = field(default=None, metadata={"later": True})
-
-
-@dataclass(frozen=True, slots=True)
-class Escalation:
-    """Whom to ask besides when nobody has answered."""
-
-    after_us: int
-    to: str
-
-
-@dataclass(frozen=True, slots=True)
-class GateRule:
-    """An action that `when` describes waits for a person in the role `ask`; after `timeout_us` the answer is no.
-
-    Attributes:
-        quorum: how many must say yes. four_eyes: whoever started the run may not be one of them.
-        channels: names of `Fleet.channels` that are told.
-    """
-
-    when: GateWhen
-    ask: str
-    timeout_us: int = 900_000_000
-    quorum: int = 1
-    four_eyes: bool = False
-    channels: tuple[str, ...] = ()
-    escalate: Escalation | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ChannelSpec:
-    """A webhook that is told of questions. Exactly one of `url` and `url_env`.
-
-    Attributes:
-        principal: whose rights its links carry; None: no links.
-        secret_env: variable with the key that signs the body; None: unsigned.
-    """
-
-    name: str
-    url: str | None
-    url_env: str | None
-    format: ChannelFormat = "json"
-    principal: str | None = None
-    secret_env: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Exempt:
-    """Calls whose words ask nobody: tools that match, arguments that lie within `where` as in a grant."""
-
-    tool: tuple[str, ...]
-    where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class ReviewSpec:
-    """How people are asked, whatever the rules say.
-
-    Attributes:
-        keywords: the fleet's own words for the floor. exempt: calls that it lets pass. ask, timeout_us: of the floor.
-        links: address that links begin with; None: `http://127.0.0.1:8787`.
-        canary: one in so many questions is followed by a made-up one; 0: none.
-    """
-
-    keywords: tuple[str, ...] = ()
-    ask: str = "operator"
-    timeout_us: int = 900_000_000
-    links: str | None = None
-    canary: int = 0
-    exempt: tuple[Exempt, ...] = ()
-
-
 @dataclass(frozen=True, slots=True)
 class ScheduleSpec:
     """A run that begins by itself; refused at run time in this version. `cron` has five fields, UTC."""
@@ -488,11 +337,3 @@ class ScheduleSpec:
     name: str
     cron: str
     input: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class GovernorSpec:
-    """The watch outside the runs. After `stale_after_us` without its heartbeat no effect begins."""
-
-    mode: Literal["child", "daemon", "cron"] = "child"
-    stale_after_us: int = 30_000_000

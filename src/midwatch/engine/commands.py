@@ -175,7 +175,7 @@ class Commands:
     def _reserve(self, start: _Start) -> GaveUp | None:
         """Hold one tool call for the start, on every scope."""
         seg, actor, now = self._seg, start.actor, self._seg.clock()
-        self._pipeline.alive(now)
+        self._pipeline.governing.alive(now)
         path = scopes.path(seg.fleet, run=seg.run, agent=actor.agent, at_us=now)
         lines = scopes.lines(path, {"tool_calls": 1})
         try:

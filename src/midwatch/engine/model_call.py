@@ -119,7 +119,7 @@ class ModelCalls:
     async def _attempt(self, ask: _Ask, attempt: int) -> ModelAnswered:
         actor, request = ask.actor, ask.request
         seg, route = self._seg, self._seg.routes[request.route]
-        self._pipeline.alive(seg.clock())
+        self._pipeline.governing.alive(seg.clock())
         reservation = f"m:{ask.effect}:{attempt}"
         output = self._reserve(actor, request, route, reservation)
         row = await self._intend(ask, attempt, reservation, output)

@@ -17,24 +17,19 @@ from midwatch.engine import quarantine
 from midwatch.engine.containing import Containing
 from midwatch.engine.context import Segment
 from midwatch.engine.gating import Gating
+from midwatch.engine.governing import Governing
 from midwatch.engine.helping import reconcile
-from midwatch.engine.observing import left_nothing, observe, seen_in, where
+from midwatch.engine.journaling import Journal
+from midwatch.engine.observing import left_nothing, observe, seen_in
 from midwatch.engine.passage import Answered, Passage, Waiting, draft, known
 from midwatch.engine.record import Record
 from midwatch.engine.staging import Observed, Turn
 from midwatch.errors import (
-    BoundReached,
     Divergence,
-    FenceLost,
-    GateNotUsable,
     LayerLost,
-    MidwatchError,
     RunHalted,
-    StoreError,
     Unseen,
 )
-from midwatch.governor import scopes
-from midwatch.governor.watch import HEARTBEAT
 from midwatch.records.call import Actor
 from midwatch.records.effect import EffectRow
 from midwatch.records.envelope import Envelope
@@ -58,6 +53,8 @@ class Pipeline:
         self._record = Record(segment)
         self._gating = Gating(segment, self._record)
         self._containing = Containing(segment)
+        self.governing = Governing(segment, self._record)
+        self._journal = Journal(segment, self._record, self._gating, self._containing)
 
     async def tool(
         self,
@@ -93,12 +90,12 @@ class Pipeline:
             or await self._journalled(passage)
             or self._provenance(passage)
             or self._containment(passage)
-            or self._governor(passage)
+            or self.governing.reserve(passage)
             or await self._gating.decide(passage)
         )
         if stop is not None:
             return stop
-        refused = await self._journal(passage)
+        refused = await self._journal.begin(passage)
         if refused is not None:
             return refused
         async with self._seg.staging.turn(passage.actor.agent, f"{passage.effect}-{passage.attempt}") as turn:
@@ -236,116 +233,6 @@ class Pipeline:
     def _containment(self, p: Passage) -> Answered | None:
         denied = self._containing.rule(p)
         return None if denied is None else self._record.refuse(p, "denied", denied.reason, hint=denied.hint)
-
-    # 4 governor
-    def _governor(self, p: Passage) -> Answered | None:
-        seg, now = self._seg, self._seg.clock()
-        self.alive(now)
-        path = scopes.path(seg.fleet, run=seg.run, agent=p.actor.agent, at_us=now)
-        try:
-            seg.store.write(
-                lambda tx: tx.budgets.reserve(
-                    p.reservation, run=seg.run, lines=scopes.lines(path, {"tool_calls": 1}), at_us=now
-                )
-            )
-        except BoundReached as error:
-            p.mark("governor", "stop", scope=error.scope, unit=error.unit)
-            answer = self._record.refuse(
-                p, "bound_reached", f"the {error.unit} bound is reached", hint="finish with what you have"
-            )
-            if not scopes.is_agent_scope(error.scope):
-                raise seg.stop(error) from error
-            return answer
-        except MidwatchError as error:
-            raise seg.stop(error) from error
-        p.mark("governor", "pass", reservation=p.reservation)
-        return None
-
-    def alive(self, now: int) -> None:
-        """Stop the run when it is past its time or when the governor outside it gives no sign of life.
-
-        Raises:
-            Halted: with `BoundReached` for time, `RunHalted` for a stale governor.
-        """
-        seg = self._seg
-        if seg.deadline_us is not None and now > seg.deadline_us:
-            error = BoundReached(scope=f"run:{seg.run}", unit="wall", cap=seg.deadline_us, used=now, asked=0)
-            raise seg.stop(error)
-        if not seg.governed:
-            return
-        beat = seg.store.read(lambda tx: tx.watch.last(HEARTBEAT))
-        if beat is None or now - beat.at_us > seg.fleet.governor.stale_after_us:
-            raise seg.stop(
-                RunHalted("the governor gives no sign of life, so no effect may begin; `midwatch resume` starts one")
-            )
-
-    # 6 journal
-    async def _journal(self, p: Passage) -> Answered | Waiting | None:
-        """One durable transaction: fence, halt, gate, reservation, intent."""
-        seg, now = self._seg, self._seg.clock()
-
-        def work(tx: Tx) -> tuple[EffectRow, int]:
-            tx.fences.check(p.actor.run, p.actor.epoch)
-            halt = tx.runs.halt(p.actor.run)
-            if halt is not None:
-                raise RunHalted(f"this run was stopped by `{halt.by}`: {halt.reason}")
-            cause = self._record.propose(tx, p, now)
-            if p.gate is not None:
-                tx.gates.consume(p.gate.id, digest=self._gating.binding(p, p.gate), at_us=now)
-                tx.ledger.append(
-                    draft("gate.used", p.actor, now, {"gate": p.gate.id, "digest": p.gate.digest}, (cause,))
-                )
-            tx.budgets.confirm(p.reservation)
-            return self._intent(tx, p, cause, now)
-
-        try:
-            p.row, p.seq = await seg.durable(work)
-        except GateNotUsable as error:
-            self._record.release(p)
-            if self._gating.asks_again(p):
-                return Waiting(gate=p.effect)
-            p.mark("journal", "deny", reason="gate")
-            return self._record.refuse(p, "denied", str(error))
-        except (FenceLost, RunHalted, Divergence, StoreError) as error:
-            raise seg.stop(error) from error
-        return None
-
-    def _intent(self, tx: Tx, p: Passage, cause: int, now: int) -> tuple[EffectRow, int]:
-        """Write down what is about to happen; gives the row and its event."""
-        tool, checked = known(p)
-        contract, blob = tool.contract, tx.blobs.put(checked.canonical)
-        data = {
-            "effect": p.effect,
-            "tool": contract.name,
-            "tool_digest": contract.digest,
-            "class": contract.effect,
-            "arguments_blob": blob,
-            "attempt": p.attempt,
-            "runs": contract.runs,
-            **where(self._seg.staging.isolation, p.actor.agent, contract.runs),
-        }
-        seq = tx.ledger.append(draft("intent", p.actor, now, data, causes=(cause,)))
-        quarantine.begins(tx, seq)
-        row = EffectRow(
-            id=p.effect,
-            run=p.actor.run,
-            task=p.actor.task,
-            call_id=p.id,
-            kind="tool",
-            tool=contract.name,
-            tool_digest=contract.digest,
-            effect=contract.effect,
-            agent=p.actor.agent,
-            args_digest=checked.args_digest,
-            arguments=blob,
-            epoch=p.actor.epoch,
-            attempt=p.attempt,
-            status="started",
-            started_us=now,
-            intent_seq=seq,
-        )
-        tx.effects.begin(row)
-        return row, seq
 
     # 7 perform
     async def _perform(self, p: Passage, turn: Turn) -> perform.Performed:

@@ -32,7 +32,7 @@ from midwatch.store.runs import SqlRuns, SqlTransitions, SqlWatch
 __all__ = ["REVISION", "GroupStore", "SqlTx"]
 
 T = TypeVar("T")
-REVISION: Final = 3
+REVISION: Final = 4
 """Rises with every change of `store.tables`; kept in the database. A higher one than ours is refused."""
 _READERS: Final = 8
 

@@ -1,0 +1,68 @@
+"""Specs of bounds: what budgets, limits and the governor of a fleet file mean. Imported by way of `specs`.
+
+In:   nothing. Out: frozen facts. May import: records. Must not know: YAML, accounts, how anything is counted.
+Units: money in micro-dollars, time in microseconds; all whole numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from midwatch.records.spend import Unit
+
+__all__ = ["BudgetSpec", "GovernorSpec", "Limits", "Per"]
+
+Per = Literal["hour", "day", "month"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one agent may use within one run; None is no bound of its own (those around it still hold)."""
+
+    steps: int | None = None
+    tokens: int | None = None
+    cost: int | None = None
+    tool_calls: int | None = None
+    wall: int | None = None
+
+    def amounts(self) -> dict[Unit, int]:
+        """Give the bounds that are set, by unit."""
+        named: dict[Unit, int | None] = {
+            "cost": self.cost,
+            "tokens": self.tokens,
+            "tool_calls": self.tool_calls,
+            "steps": self.steps,
+            "wall": self.wall,
+        }
+        return {unit: amount for unit, amount in named.items() if amount is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetSpec:
+    """The caps of one scope.
+
+    Attributes:
+        scope: `fleet`, `run`, a vertical or an agent.
+        caps: by unit, each >= 0; never empty.
+        per: window after which the caps begin anew; None: never (for `run` and agents, a run).
+        others: caps in units that this version does not count: `processes`, `concurrency`.
+        degrade: what to do when the cap comes near; shadow: count, do not stop. Both refused at run
+            time in this version.
+    """
+
+    scope: str
+    caps: Mapping[Unit, int]
+    per: Per | None = None
+    others: Mapping[str, int] = field(default_factory=dict)
+    degrade: str | None = None
+    shadow: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GovernorSpec:
+    """The watch outside the runs. After `stale_after_us` without its heartbeat no effect begins."""
+
+    mode: Literal["child", "daemon", "cron"] = "child"
+    stale_after_us: int = 30_000_000

@@ -1,0 +1,75 @@
+"""Governing: stage 4 of the pipeline: is there room for this call on every scope, and does the governor live?
+
+In:   a passage that may happen. Out: a provisional hold; a refusal for the agent; a halt of the run.
+May import: passage, record; governor, store (port). Must not know: what a call does, who said yes to it.
+Source: DESIGN.md, section 4.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from midwatch.errors import BoundReached, MidwatchError, RunHalted
+from midwatch.governor import scopes
+from midwatch.governor.watch import HEARTBEAT
+
+if TYPE_CHECKING:
+    from midwatch.engine.context import Segment
+    from midwatch.engine.passage import Answered, Passage
+    from midwatch.engine.record import Record
+
+__all__ = ["Governing"]
+
+
+class Governing:
+    """The bounds of one segment."""
+
+    def __init__(self, segment: Segment, record: Record) -> None:
+        self._seg = segment
+        self._record = record
+
+    def reserve(self, p: Passage) -> Answered | None:
+        """Carry out stage 4.
+
+        Raises:
+            Halted: a bound of the run, or of what it belongs to, is reached; or the governor gives no sign of life.
+        """
+        seg, now = self._seg, self._seg.clock()
+        self.alive(now)
+        path = scopes.path(seg.fleet, run=seg.run, agent=p.actor.agent, at_us=now)
+        try:
+            seg.store.write(
+                lambda tx: tx.budgets.reserve(
+                    p.reservation, run=seg.run, lines=scopes.lines(path, {"tool_calls": 1}), at_us=now
+                )
+            )
+        except BoundReached as error:
+            p.mark("governor", "stop", scope=error.scope, unit=error.unit)
+            answer = self._record.refuse(
+                p, "bound_reached", f"the {error.unit} bound is reached", hint="finish with what you have"
+            )
+            if not scopes.is_agent_scope(error.scope):
+                raise seg.stop(error) from error
+            return answer
+        except MidwatchError as error:
+            raise seg.stop(error) from error
+        p.mark("governor", "pass", reservation=p.reservation)
+        return None
+
+    def alive(self, now: int) -> None:
+        """Stop the run when it is past its time or when the governor outside it gives no sign of life.
+
+        Raises:
+            Halted: with `BoundReached` for time, `RunHalted` for a stale governor.
+        """
+        seg = self._seg
+        if seg.deadline_us is not None and now > seg.deadline_us:
+            error = BoundReached(scope=f"run:{seg.run}", unit="wall", cap=seg.deadline_us, used=now, asked=0)
+            raise seg.stop(error)
+        if not seg.governed:
+            return
+        beat = seg.store.read(lambda tx: tx.watch.last(HEARTBEAT))
+        if beat is None or now - beat.at_us > seg.fleet.governor.stale_after_us:
+            raise seg.stop(
+                RunHalted("the governor gives no sign of life, so no effect may begin; `midwatch resume` starts one")
+            )
