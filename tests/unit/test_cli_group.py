@@ -112,6 +112,14 @@ def test_errors_are_json_or_text_with_their_exit_code(
 
 
 @pytest.mark.req("CLI-3")
+def test_a_misspelt_command_names_the_one_that_is_meant() -> None:
+    """The error of an unknown command ends with a near one, if there is any."""
+    near = CliRunner().invoke(main, ["inbx"])
+    assert (2, True) == (near.exit_code, "did you mean `inbox`?" in near.stderr)
+    assert "did you mean" not in CliRunner().invoke(main, ["zzz"]).stderr
+
+
+@pytest.mark.req("CLI-3")
 def test_asking_creates_no_home(tmp_path: Path) -> None:
     """Looking around leaves nothing behind."""
     for arguments in (["runs", "ls"], ["doctor"], ["verify"]):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from midwatch.config.check import check
 from midwatch.config.fleet import Fleet
 from midwatch.errors import InvalidFleet
 
@@ -43,6 +44,15 @@ def test_words_that_name_files_are_those_files(tmp_path: Path) -> None:
     (tmp_path / "agent.py").write_text("two")
     assert first.digest != fleet(tmp_path, "command: [python3, -u, agent.py, /etc/hosts]").digest
     assert ("worker",) == fleet(tmp_path, "command: worker").agents["worker"].command
+
+
+@pytest.mark.req("COMMAND-11")
+def test_a_misspelt_program_is_a_warning(tmp_path: Path) -> None:
+    """A word that almost names a file of the fleet is told; one that names none may be the workspace's."""
+    (tmp_path / "agent.py").write_text("one")
+    for word, expected in (("agnt.py", ["no-program"]), ("main.sh", []), ("agent.py", [])):
+        found = check(fleet(tmp_path, f"command: [python3, {word}]"))[1]
+        assert expected == [warning.code for warning in found if warning.code == "no-program"]
 
 
 @pytest.mark.req("COMMAND-15")

@@ -51,7 +51,7 @@ sandbox:
       headers: {Authorization: "Bearer ${secret:CRATES_TOKEN}", X-Who: midwatch}
       stage: true
     - {host: "*.example.org", port: 8443}
-    - {host: localhost, tls: false, private: true}
+    - {host: db.lan, tls: false, private: true}
 """
 
 
@@ -98,7 +98,7 @@ def test_a_sandbox_written_out_is_read_in_full(folder: Path) -> None:
             stage=True,
         ),
         EgressRule("*.example.org", port=8443),
-        EgressRule("localhost", tls=False, private=True),
+        EgressRule("db.lan", tls=False, private=True),
     )
     expected = SandboxSpec(
         backend="docker",
@@ -476,6 +476,14 @@ def test_what_does_nothing_is_a_warning(folder: Path) -> None:
     errors, warnings = check(_load(folder, text))
     assert [] == errors
     assert [("<fleet>:17", "idle-stage"), ("<fleet>:13", "idle-secret")] == [(w.where, w.code) for w in warnings]
+
+
+@pytest.mark.req("CONFIG-11")
+def test_a_rule_for_the_sandbox_itself_is_a_warning(folder: Path) -> None:
+    """`localhost` inside a sandbox is the sandbox; a rule for it would never be asked for by most clients."""
+    text = "sandbox:\n  egress:\n    - {host: localhost, private: true, methods: [GET]}\n    - {host: crates.io, methods: [GET]}\n"
+    errors, warnings = check(_load(folder, text))
+    assert ([], [("<fleet>:14", "own-host")]) == (errors, [(w.where, w.code) for w in warnings])
 
 
 @pytest.mark.req("CONFIG-9", "CONFIG-14")

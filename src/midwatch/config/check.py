@@ -6,6 +6,7 @@ May import: `fleet`, `guarantees`, `sandbox_rules`, `specs`, errors. Must not kn
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Final
@@ -19,6 +20,7 @@ from midwatch.errors import Problem
 __all__ = ["MANY_STEPS", "check"]
 
 _READS: Final = frozenset(("GET", "HEAD", "OPTIONS"))
+_INSIDE: Final = frozenset(("localhost", "localhost.localdomain"))
 MANY_STEPS: Final = 20
 """An agent that needs more steps than this in one run has a task that should be divided."""
 
@@ -32,6 +34,7 @@ def check(fleet: Fleet) -> tuple[list[Problem], list[Problem]]:
         *_unbounded(fleet),
         *_long(fleet),
         *_sandboxes(fleet),
+        *_misspelt(fleet),
     ]
     return list(not_guaranteed(fleet)), warnings
 
@@ -76,6 +79,18 @@ def _long(fleet: Fleet) -> Iterator[Problem]:
             yield Problem(fleet.where("agents", name, "limits", "steps"), message, "many-steps")
 
 
+def _misspelt(fleet: Fleet) -> Iterator[Problem]:
+    """Find words of a command that almost name a file of the fleet. A word may as well name a file of the workspace."""
+    beside = [path.name for path in fleet.base.iterdir() if path.is_file()] if fleet.base.is_dir() else []
+    for name, agent in fleet.agents.items():
+        known = {program.word for program in agent.programs}
+        for index, word in enumerate(agent.command):
+            near = difflib.get_close_matches(word, beside, n=1, cutoff=0.8)
+            if near and word not in known and word not in beside and "." in word:
+                message = f"no file `{word}` stands beside the fleet file; did you mean `{near[0]}`?"
+                yield Problem(fleet.where("agents", name, "command", index), message, "no-program")
+
+
 def _sandboxes(fleet: Fleet) -> Iterator[Problem]:
     own = ((("agents", name, "sandbox"), agent.sandbox) for name, agent in fleet.agents.items())
     for place, sandbox in ((("sandbox",), fleet.sandbox), *own):
@@ -89,6 +104,12 @@ def _idle_in_sandbox(fleet: Fleet, place: tuple[str, ...], sandbox: SandboxSpec)
         if rule.stage and rule.methods and not set(rule.methods) - _READS:
             message = f"the rule for `{rule.host}` only reads, and reads are sent at once; `stage` holds nothing back"
             yield Problem(fleet.where(*place, "egress", index, "stage"), message, "idle-stage")
+        if rule.host in _INSIDE:
+            message = (
+                f"`{rule.host}` is the sandbox itself for a program in it: clients that heed `NO_PROXY` never ask the broker for it; "
+                "give the service another name on this machine, and name that"
+            )
+            yield Problem(fleet.where(*place, "egress", index, "host"), message, "own-host")
     named = {name for rule in sandbox.egress for value in rule.headers.values() for name in SECRET.findall(value)}
     for index, name in enumerate(sandbox.secrets):
         if name not in named:

@@ -8,6 +8,7 @@ Why a table of commands: `midwatch --help` answers within 150 ms of processor ti
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
 from collections.abc import Sequence
@@ -67,6 +68,15 @@ class LazyGroup(click.Group):
         if not isinstance(found, click.Command):
             raise TypeError(f"`{cmd_name}` leads to no command")
         return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; for a name that is none, say which one is near."""
+        near = difflib.get_close_matches(args[0], COMMANDS, n=1) if args and args[0] not in COMMANDS else []
+        if near:
+            ctx.fail(f"no such command `{args[0]}`; did you mean `{near[0]}`?")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the table of commands from `COMMANDS`, so that nothing is imported for it."""
