@@ -252,7 +252,7 @@ def _sound(fleet: Fleet, env: Mapping[str, str], home: Path, workspace: Path) ->
 
 
 def _routes(stack: contextlib.ExitStack, fleet: Fleet, env: Mapping[str, str], home: Path) -> dict[str, RouteRuntime]:
-    """Make every route that an agent uses; scenarios get their server on loopback."""
+    """Make every route that is used; scenarios get their server on loopback."""
     from midwatch.engine.context import RouteRuntime  # noqa: PLC0415 - langgraph costs a second
     from midwatch.models.openai import open_model  # noqa: PLC0415 - as above
     from midwatch.models.routes import route_price  # noqa: PLC0415 - as above
@@ -260,7 +260,7 @@ def _routes(stack: contextlib.ExitStack, fleet: Fleet, env: Mapping[str, str], h
 
     made: dict[str, RouteRuntime] = {}
     servers: dict[Path, str] = {}
-    for alias in sorted({fleet.agents[name].route for name in fleet.agents}):
+    for alias in sorted(fleet.used_routes):
         spec = fleet.routes[alias]
         url = None
         if spec.scenario is not None:

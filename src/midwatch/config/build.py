@@ -29,11 +29,12 @@ from midwatch.config.file_model import (
     WhenFile,
 )
 from midwatch.config.files import read_text
-from midwatch.config.policy_model import ContainmentFile, PolicyFile
+from midwatch.config.policy_model import BoundFile, ContainmentFile, PolicyFile
 from midwatch.config.sandbox_model import EgressFile, SandboxFile, SandboxLimitsFile
 from midwatch.config.sandbox_mounts import find, target_of
 from midwatch.config.specs import (
     AgentSpec,
+    ArgumentBound,
     BudgetSpec,
     ChannelSpec,
     ContainmentSpec,
@@ -227,7 +228,23 @@ def _policy(policy: PolicyFile) -> PolicySpec:
 def _containment(containment: ContainmentFile | None) -> ContainmentSpec:
     if containment is None:
         return ContainmentSpec()
-    return ContainmentSpec(containment.mode, containment.ask, containment.timeout)
+    bounds = {
+        tool: _frozen({name: _bound(bound) for name, bound in found.items()})
+        for tool, found in containment.bounds.items()
+    }
+    return ContainmentSpec(
+        containment.mode,
+        containment.ask,
+        containment.timeout,
+        containment.mandate,
+        containment.planner,
+        containment.lasts,
+        _frozen(bounds),
+    )
+
+
+def _bound(bound: BoundFile) -> ArgumentBound:
+    return ArgumentBound(None if bound.most is None else str(bound.most), bound.values, bound.delegate, bound.addressed)
 
 
 def _gate(gate: GateFile) -> GateRule:

@@ -203,6 +203,12 @@ class Fleet:
         """Give the route of an agent. KeyError for an unknown agent: a mistake of the caller."""
         return self.routes[self.agents[agent].route]
 
+    @property
+    def used_routes(self) -> frozenset[str]:
+        """Give the aliases that something in this fleet calls: its agents, and what reads its requests."""
+        planner = self.containment.planner
+        return frozenset({*(agent.route for agent in self.agents.values()), *(() if planner is None else (planner,))})
+
     def sandbox_of(self, agent: str) -> SandboxSpec:
         """Give the sandbox that an agent's tools act in: its own, else the fleet's; `backend` is never None."""
         spec = self.agents[agent].sandbox or self.sandbox
@@ -222,7 +228,7 @@ def _assemble(
     problems = [*found.problems, *routing.problems, *cross_check(found, base=base, environ=environ), *unread]
     if problems:
         raise InvalidFleet(_sorted(problems))
-    used = {agent.route for agent in parts.agents.values()}
+    used = {agent.route for agent in parts.agents.values()} | {parts.containment.planner}
     silent = {key for key, nothing in _LATER.items() if getattr(parts, key) == nothing}
     policy = {
         "agent_sandboxes": {name: agent.sandbox for name, agent in parts.agents.items()},

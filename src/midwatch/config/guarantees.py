@@ -33,7 +33,7 @@ def not_guaranteed(fleet: Fleet) -> tuple[Problem, ...]:
 
 
 def _routes(fleet: Fleet) -> Iterator[Problem]:
-    for alias in sorted({agent.route for agent in fleet.agents.values()}):
+    for alias in sorted(fleet.used_routes):
         spec = fleet.routes[alias]
         if spec.provider == "anthropic":
             # A route of the file stands under `routes`; `provider/model` stands in the preset that wrote it.

@@ -22,10 +22,11 @@ from midwatch.config.file_types import (
     Name,
     OrWord,
     Span,
+    listed,
     or_empty,
 )
 
-__all__ = ["Contained", "ContainmentFile", "PolicyFile", "SourceFile"]
+__all__ = ["BoundFile", "Contained", "ContainmentFile", "PolicyFile", "SourceFile"]
 
 
 class SourceFile(Block):
@@ -41,7 +42,8 @@ class SourceFile(Block):
     )
     readers: Lines = Field(
         (),
-        description="Who may read what it says: `everyone`, `requester` (whoever asked for the run), or names. Absent: everyone.",
+        description="Who may read what it says: `everyone`, `requester` (whoever asked for the run), or names. Absent: of tools that reach "
+        "the open world everyone, else who asked, the fleet's model routes, and targets that the request named.",
     )
     writers: Lines = Field((), description="Who else writes there. Required when trusted, and then never `everyone`.")
 
@@ -67,6 +69,26 @@ class PolicyFile(Block):
     )
 
 
+class BoundFile(Block):
+    """What the operator says of one argument in advance, for the mandates that requests issue."""
+
+    most: int | Line | None = Field(
+        None,
+        description='Largest amount of one call, and of all calls of a run together: a number, with a point as text: `"12.50"`.',
+    )
+    values: Annotated[tuple[int | Line, ...], BeforeValidator(listed)] = Field(
+        (), description="The only values that need no person."
+    )
+    delegate: Globs = Field(
+        (),
+        description="Reading tools: a source of theirs that the request names may choose the value, whoever wrote it.",
+    )
+    addressed: bool = Field(
+        False,
+        description="An address that the request spells out is leave to call the tool with it, in whatever words.",
+    )
+
+
 class ContainmentFile(Block):
     """What becomes of the verdict on a call's causes. A word alone names the mode: `containment: enforce`."""
 
@@ -78,6 +100,20 @@ class ContainmentFile(Block):
     timeout: Span = Field(
         900_000_000, description="After this time the answer is no.", json_schema_extra={"default": "15m"}
     )
+    mandate: Literal["reader", "planner", "none"] = Field(
+        "reader",
+        description="Who reads out of the request, before anything else is read, what it allows: `reader` goes by its words and needs no "
+        "model, `planner` is a model that sees nothing else, with `none` only grants are mandates.",
+    )
+    planner: Name | None = Field(None, description="Route of the planner.")
+    lasts: Span = Field(
+        86_400_000_000,
+        description="How long what the request allows holds, from the start of the run.",
+        json_schema_extra={"default": "1d"},
+    )
+    bounds: Annotated[
+        dict[Line, Annotated[dict[Argument, BoundFile], BeforeValidator(or_empty)]], BeforeValidator(or_empty)
+    ] = Field({}, description="By tool and argument: what a request may leave open, within which bound.")
 
 
 def _word(value: object) -> object:

@@ -17,10 +17,11 @@ from midwatch.config.file_model import PolicyFile
 from midwatch.config.yaml_source import Place
 from midwatch.errors import Problem
 
-__all__ = ["check_policies", "check_sources"]
+__all__ = ["check_mandates", "check_policies", "check_sources"]
 
 _PATTERN: Final = re.compile(r"tool:[A-Za-z0-9_.*?!\[\]-]{1,200}")
 _EVERYONE: Final = "everyone"
+_AMOUNT: Final = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,6})?")
 
 
 def check_sources(draft: Draft) -> Iterator[Problem]:
@@ -62,6 +63,32 @@ def check_policies(draft: Draft) -> Iterator[Problem]:
         yield from _gives_nothing(draft, place, policy)
         for at, who in enumerate(policy.who):
             yield from _cause(draft, (*place, "who", at), who)
+
+
+def check_mandates(draft: Draft, routes: frozenset[str]) -> Iterator[Problem]:
+    """Check who reads requests, and the bounds of what they may leave open."""
+    block, place = draft.file.containment, ("containment",)
+    if block is None:
+        return
+    if (block.mandate == "planner") != (block.planner is not None):
+        message = "`mandate: planner` and `planner: ROUTE` go together; write both, or none of them"
+        yield draft.problem((*place, "mandate"), message, "planner-without-route")
+    elif block.planner is not None and block.planner not in routes:
+        known = ", ".join(f"`{name}`" for name in sorted(routes)) or "none"
+        yield draft.problem(
+            (*place, "planner"), f"there is no route `{block.planner}`; known: {known}", "unknown-route"
+        )
+    for tool, bounds in block.bounds.items():
+        for name, bound in bounds.items():
+            where: Place = (*place, "bounds", tool, name)
+            if bound.most is not None and _AMOUNT.fullmatch(str(bound.most)) is None:
+                yield draft.problem(
+                    (*where, "most"), f"`{bound.most}` is no amount; write a number such as `100`", "bad-amount"
+                )
+            if not bound.model_fields_set:
+                yield draft.problem(
+                    where, f"nothing is said of `{name}`; write its bound, or take it away", "empty-bound"
+                )
 
 
 def _gives_nothing(draft: Draft, place: Place, policy: PolicyFile) -> Iterator[Problem]:

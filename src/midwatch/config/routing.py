@@ -60,7 +60,8 @@ def route(draft: Draft, *, base: Path, asked: str | None, environ: Mapping[str, 
             draft.problem(("presets",), f"there is no preset `{chosen}`; known presets: {known}", "unknown-preset")
         )
         chosen = None
-    used = {agent.route for agent in draft.file.agents.values()}
+    planner = None if draft.file.containment is None else draft.file.containment.planner
+    used = {planner, *(agent.route for agent in draft.file.agents.values())}
     resolved: dict[str, RouteSpec] = {}
     for alias in sorted(aliases(draft)):
         target = _target(draft, chosen, alias)

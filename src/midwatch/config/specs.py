@@ -31,6 +31,7 @@ __all__ = [
     "AGENT_ROLES",
     "AgentRole",
     "AgentSpec",
+    "ArgumentBound",
     "Backend",
     "BudgetSpec",
     "ChannelFormat",
@@ -322,12 +323,35 @@ class PolicySpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ArgumentBound:
+    """What the operator says of one argument, for the mandates that requests issue; as `containment.reading.Knob`, which says more.
+
+    Attributes:
+        most: a decimal number as text.
+    """
+
+    most: str | None = None
+    values: tuple[str | int, ...] = ()
+    delegate: tuple[str, ...] = ()
+    addressed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ContainmentSpec:
-    """What becomes of a verdict on causes: `record` writes it down, `enforce` lets it stop the call, or wait for the role `ask`."""
+    """What becomes of a verdict on causes: `record` writes it down, `enforce` lets it stop the call, or wait for the role `ask`.
+
+    Attributes:
+        mandate: who reads out of the request what it allows in advance. planner: the route of the model that does.
+        lasts_us: how long that holds. bounds: per tool and argument.
+    """
 
     mode: Literal["record", "enforce"] = "record"
     ask: str = "operator"
     timeout_us: int = 900_000_000
+    mandate: Literal["reader", "planner", "none"] = field(default="reader", metadata={"later": True})
+    planner: str | None = field(default=None, metadata={"later": True})
+    lasts_us: int = field(default=86_400_000_000, metadata={"later": True})
+    bounds: Mapping[str, Mapping[str, ArgumentBound]] = field(default_factory=dict, metadata={"later": True})
 
 
 @dataclass(frozen=True, slots=True)
