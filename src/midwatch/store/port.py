@@ -26,9 +26,11 @@ from midwatch.records.event import Event, EventDraft
 from midwatch.records.run import RunRow, Transition
 from midwatch.records.spend import Account, Amounts, Line, Unit
 from midwatch.store.asking import Gates, Notices, Principals
+from midwatch.store.baselines import Baselines
 from midwatch.store.history import Causes
 
 __all__ = [
+    "Baselines",
     "Beat",
     "Blobs",
     "Budgets",
@@ -253,6 +255,12 @@ class Watch(Protocol):
     def last(self, name: str) -> Beat | None:
         """Read the last one."""
 
+    def beats(self, prefix: str) -> Sequence[Beat]:
+        """Read the last one of every name that begins so, newest first."""
+
+    def silence(self, prefix: str, *, before_us: int) -> None:
+        """Drop those of names that begin so which are older than that: of governors that are gone."""
+
     def setting(self, key: str, default: bytes | None = None) -> bytes | None:
         """Read a setting; with `default`, store and return it when absent (first writer wins)."""
 
@@ -408,6 +416,10 @@ class Tx(Protocol):
     @property
     def watch(self) -> Watch:
         """Heartbeats and settings."""
+
+    @property
+    def baselines(self) -> Baselines:
+        """What the governor learned, and the rates that it set."""
 
     @property
     def checkpoints(self) -> Checkpoints:

@@ -154,6 +154,16 @@ class SqlWatch:
         row = self._sql.execute("SELECT name, pid, at_us FROM beat WHERE name = ?", (name,)).fetchone()
         return None if row is None else Beat(*row)
 
+    def beats(self, prefix: str) -> Sequence[Beat]:
+        """Read those of names that begin so, newest first."""
+        sql = "SELECT name, pid, at_us FROM beat WHERE substr(name, 1, CAST(? AS INTEGER)) = ? ORDER BY at_us DESC, name"
+        return [Beat(*row) for row in self._sql.execute(sql, (len(prefix), prefix)).fetchall()]
+
+    def silence(self, prefix: str, *, before_us: int) -> None:
+        """Drop old ones."""
+        sql = "DELETE FROM beat WHERE substr(name, 1, CAST(? AS INTEGER)) = ? AND at_us < ?"
+        self._sql.execute(sql, (len(prefix), prefix, before_us))
+
     def setting(self, key: str, default: bytes | None = None) -> bytes | None:
         """Read a setting; store the default where there is none."""
         if default is not None:

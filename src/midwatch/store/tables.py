@@ -235,6 +235,15 @@ _table(
     _whole("held"),
 )
 _table(
+    "budget_order",
+    _text("scope", key=True),
+    _text("unit", key=True),
+    _whole("file", null=True),
+    _whole("cap", null=True),
+    _whole("added"),
+)
+_table("budget_begun", _text("scope", key=True), _whole("at_us"))
+_table(
     "reservation",
     _text("id", key=True),
     _text("run"),
@@ -245,6 +254,15 @@ _table(
 )
 _table("fence", _text("run", key=True), _whole("epoch"), _text("owner", null=True), _whole("until_us"))
 _table("beat", _text("name", key=True), _whole("pid"), _whole("at_us"))
+_table("baseline", _text("subject", key=True), _text("part", key=True), _blob("body"), _whole("at_us"))
+_table(
+    "throttle",
+    _text("subject", key=True),
+    _whole("gap_us"),
+    _whole("until_us"),
+    _whole("next_us"),
+    _text("reason"),
+)
 _table("setting", _text("key", key=True), _blob("value"))
 checkpoint_tables(METADATA)
 
