@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 
 from midwatch.errors import StoreError, StoreUnreadable
 from midwatch.store.accounts import SqlBudgets
+from midwatch.store.authority import SqlAuthority
 from midwatch.store.baselines import SqlBaselines
 from midwatch.store.causes import SqlCauses
 from midwatch.store.checkpoints import SqlCheckpoints
@@ -42,7 +43,7 @@ class SqlTx:
     """`store.port.Tx` over one connection; the ledger is made anew for each transaction, the rest is stateless."""
 
     __slots__ = (
-        "baselines", "blobs", "budgets", "causes", "checkpoints", "effects", "fences", "gates", "ledger", "notices",
+        "authority", "baselines", "blobs", "budgets", "causes", "checkpoints", "effects", "fences", "gates", "ledger", "notices",
         "principals", "runs", "sql", "transitions", "watch",
     )  # fmt: skip
 
@@ -59,6 +60,7 @@ class SqlTx:
         self.notices = SqlNotices(connection)
         self.budgets = SqlBudgets(connection)
         self.fences = SqlFences(connection)
+        self.authority = SqlAuthority(connection)
         self.watch = SqlWatch(connection)
         self.baselines = SqlBaselines(connection)
         self.checkpoints = SqlCheckpoints(connection)

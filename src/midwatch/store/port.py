@@ -20,18 +20,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from midwatch.errors import BoundReached
 from midwatch.records.decision import Halt
 from midwatch.records.effect import EffectRow
 from midwatch.records.event import Event, EventDraft
 from midwatch.records.run import RunRow, Transition
-from midwatch.records.spend import Account, Amounts, Line, Unit
+from midwatch.records.spend import Account, Amounts, Line, Order, Unit
 from midwatch.store.asking import Gates, Notices, Principals
+from midwatch.store.authority import Authorities
 from midwatch.store.baselines import Baselines
 from midwatch.store.history import Causes
 
 __all__ = [
     "Baselines",
     "Beat",
+    "Authorities",
     "Blobs",
     "Budgets",
     "Causes",
@@ -183,7 +186,7 @@ class Effects(Protocol):
 
 
 class Budgets(Protocol):
-    """Accounts of scopes and reservations on them. In every account `spent + held <= cap` at all times."""
+    """Accounts of scopes and reservations on them. No claim takes an account past its cap, where the scope is not in shadow."""
 
     def set_cap(self, scope: str, unit: Unit, cap: int | None) -> None:
         """Create the account or change its cap; a cap below what is spent and held only stops new claims."""
@@ -191,11 +194,12 @@ class Budgets(Protocol):
     def accounts(self, scopes: Sequence[str] = (), *, prefix: str | None = None) -> Sequence[Account]:
         """Read accounts by exact scope names or by prefix."""
 
-    def reserve(self, reservation: str, *, run: str, lines: Sequence[Line], at_us: int) -> None:
+    def reserve(self, reservation: str, *, run: str, lines: Sequence[Line], at_us: int) -> Sequence[BoundReached]:
         """Hold every line or none.
 
         Missing accounts are created without a cap. Raises `BoundReached` for the first line (in the order given:
-        outermost scope first) that does not fit. The same reservation id twice raises `Divergence`.
+        outermost scope first) that does not fit and is not in shadow; returns what those in shadow would have raised. The same
+        reservation id twice raises `Divergence`.
         """
 
     def confirm(self, reservation: str) -> None:
@@ -208,8 +212,26 @@ class Budgets(Protocol):
         """Turn a hold into spend: `actual` per unit, or everything held when None or when a unit is missing.
 
         More than was held is recorded as it is (what is gone is gone). Settling twice changes nothing. Returns what
-        was charged per unit.
+        was charged per unit. `processes` and `concurrency` are given back whole: they are never spent.
         """
+
+    def amend(self, reservation: str, truth: Mapping[Unit, int]) -> Mapping[Unit, int]:
+        """Put the true amounts in the place of what a settled reservation was charged; returns the differences per unit.
+
+        Every scope on which it was held moves by the same, never below zero. Again with the same truth changes nothing.
+        """
+
+    def charged(self, run: str) -> Mapping[str, Mapping[Unit, int]]:
+        """Give what each settled reservation of a run was charged."""
+
+    def orders(self, scopes: Sequence[str]) -> Mapping[tuple[str, Unit], Order]:
+        """Read what people said about the caps of these scopes."""
+
+    def order(self, order: Order) -> None:
+        """Keep what a person said about a cap, in the place of what was said before."""
+
+    def begun(self, scopes: Sequence[str], at_us: int | None) -> Mapping[str, int]:
+        """Say when these scopes were first claimed on; with `at_us`, those that never were begin then."""
 
     def open_reservations(self, run: str) -> Sequence[tuple[str, bool]]:
         """Give (reservation, confirmed) of all that are neither settled nor released."""
@@ -408,6 +430,10 @@ class Tx(Protocol):
     @property
     def budgets(self) -> Budgets:
         """Accounts and reservations."""
+
+    @property
+    def authority(self) -> Authorities:
+        """Versions of our own configuration."""
 
     @property
     def fences(self) -> Fences:

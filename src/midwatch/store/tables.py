@@ -264,6 +264,32 @@ _table(
     _text("reason"),
 )
 _table("setting", _text("key", key=True), _blob("value"))
+_table(
+    "authority",
+    _text("id", key=True),
+    _text("place"),
+    _text("fleet"),
+    _text("kind"),
+    _text("name"),
+    _whole("number"),
+    _text("digest"),
+    _text("predecessor", null=True),
+    _text("state"),
+    _text("body", null=True),
+    _text("source", null=True),
+    _text("label"),
+    _text("why"),
+    _text("asked_by"),
+    _text("by"),
+    _whole("at_us"),
+    _whole("seq"),
+    _whole("seen_seq"),
+    _text("answered_by", null=True),
+    _whole("answered_us", null=True),
+    _whole("answered_seq", null=True),
+    sa.Index("authority_version", "place", "kind", "name", "number", unique=True),
+    sa.Index("authority_state", "state", "at_us"),
+)
 checkpoint_tables(METADATA)
 
 

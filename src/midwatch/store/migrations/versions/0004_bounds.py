@@ -29,3 +29,34 @@ def upgrade() -> None:
         sa.Column("reason", sa.Text, nullable=False),
         sa.PrimaryKeyConstraint("subject"),
     )
+    op.create_table(
+        "budget_order",
+        sa.Column("scope", sa.Text, nullable=False),
+        sa.Column("unit", sa.Text, nullable=False),
+        sa.Column("file", sa.Integer, nullable=True),
+        sa.Column("cap", sa.Integer, nullable=True),
+        sa.Column("added", sa.Integer, nullable=False),
+        sa.PrimaryKeyConstraint("scope", "unit"),
+    )
+    op.create_table(
+        "budget_begun",
+        sa.Column("scope", sa.Text, nullable=False),
+        sa.Column("at_us", sa.Integer, nullable=False),
+        sa.PrimaryKeyConstraint("scope"),
+    )
+    op.create_table(
+        "authority",
+        sa.Column("id", sa.Text, primary_key=True, nullable=False),
+        *(sa.Column(name, sa.Text, nullable=False) for name in ("place", "fleet", "kind", "name")),
+        sa.Column("number", sa.Integer, nullable=False),
+        sa.Column("digest", sa.Text, nullable=False),
+        sa.Column("predecessor", sa.Text, nullable=True),
+        sa.Column("state", sa.Text, nullable=False),
+        *(sa.Column(name, sa.Text, nullable=True) for name in ("body", "source")),
+        *(sa.Column(name, sa.Text, nullable=False) for name in ("label", "why", "asked_by", "by")),
+        *(sa.Column(name, sa.Integer, nullable=False) for name in ("at_us", "seq", "seen_seq")),
+        sa.Column("answered_by", sa.Text, nullable=True),
+        *(sa.Column(name, sa.Integer, nullable=True) for name in ("answered_us", "answered_seq")),
+    )
+    op.create_index("authority_version", "authority", ["place", "kind", "name", "number"], unique=True)
+    op.create_index("authority_state", "authority", ["state", "at_us"])
