@@ -149,15 +149,20 @@ class Ambiguous(MidwatchError):
 
 
 class BoundReached(MidwatchError):
-    """A scope has no room for what was asked. Nothing was sent; the run stops and can be resumed with a larger bound."""
+    """A scope has no room for what was asked. Nothing was sent; the run stops and can be resumed with a larger bound.
+
+    Attributes:
+        held: part of `used` that is only reserved; `passing` says that there is room once that is given back.
+    """
 
     exit_code: ClassVar[int] = 5
 
-    def __init__(self, *, scope: str, unit: str, cap: int, used: int, asked: int) -> None:
-        self.scope, self.unit, self.cap, self.used, self.asked = scope, unit, cap, used, asked
+    def __init__(self, *, scope: str, unit: str, cap: int, used: int, asked: int, held: int = 0) -> None:
+        self.scope, self.unit, self.cap, self.used, self.asked, self.held = scope, unit, cap, used, asked, held
+        self.passing = held > 0 and used - held + asked <= cap
         super().__init__(
             f"scope `{scope}` has used {used:,} of {cap:,} {unit} and was asked for {asked:,} more; "
-            f"raise the {unit} bound of `{scope}` in `budgets:`, or give it less to do"
+            f"`midwatch budget topup {scope} {unit} AMOUNT` gives it more, or give it less to do"
         )
 
 

@@ -57,6 +57,9 @@ EventKind = Literal[
     "sandbox.steered",
     "budget.set",
     "budget.settled",
+    "budget.reconciled",
+    "budget.degraded",
+    "budget.would_stop",
     "governor.acted",
     "fleet.loaded",
 ]
