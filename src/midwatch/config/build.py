@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from midwatch.config.command_rules import programs
 from midwatch.config.draft import Draft
@@ -90,13 +90,18 @@ class Parts:
     schedules: tuple[ScheduleSpec, ...]
     governor: GovernorSpec
     require_guarded: bool
+    authority: Literal["running", "pinned"]
 
 
-def build(draft: Draft, *, base: Path) -> tuple[Parts, list[Problem]]:
-    """Turn the file's blocks into specs, reading each prompt."""
+def build(
+    draft: Draft, *, base: Path, prompts: Mapping[str, str] = MappingProxyType({})
+) -> tuple[Parts, list[Problem]]:
+    """Turn the file's blocks into specs, reading each prompt that is not given."""
     file = draft.file
     problems: list[Problem] = []
-    agents = {name: _agent(draft, base, name, agent, problems) for name, agent in file.agents.items()}
+    agents = {
+        name: _agent(draft, base, name, agent, problems, prompts.get(name)) for name, agent in file.agents.items()
+    }
     governor = file.governor
     parts = Parts(
         name=file.fleet,
@@ -124,13 +129,18 @@ def build(draft: Draft, *, base: Path) -> tuple[Parts, list[Problem]]:
         schedules=tuple(ScheduleSpec(item.name, item.cron, _frozen(item.input)) for item in file.schedules),
         governor=GovernorSpec() if governor is None else GovernorSpec(governor.mode, governor.stale_after),
         require_guarded=file.require_guarded,
+        authority=file.authority,
     )
     return parts, problems
 
 
-def _agent(draft: Draft, base: Path, name: str, agent: AgentFile, problems: list[Problem]) -> AgentSpec:
+def _agent(
+    draft: Draft, base: Path, name: str, agent: AgentFile, problems: list[Problem], given: str | None
+) -> AgentSpec:
     path, prompt = None, agent.prompt_text or ""
-    if agent.prompt is not None:
+    if given is not None:
+        path, prompt = None if agent.prompt is None else (base / agent.prompt).resolve(), given
+    elif agent.prompt is not None:
         found = read_text(base, agent.prompt)
         path, prompt = found.path, found.text
         if found.reason is not None:

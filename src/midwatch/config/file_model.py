@@ -129,6 +129,7 @@ class LimitsFile(Block):
     cost: Money | None = Field(None, description="Money.")
     tool_calls: Count | None = Field(None, description="Tool calls.")
     wall: Duration | None = Field(None, description="Time from its first step on.")
+    working: Duration | None = Field(None, description="Time at work: its calls, waiting left out.")
 
 
 class AgentFile(Block):
@@ -179,6 +180,19 @@ class GraphFile(Block):
         return self
 
 
+class RungFile(Block):
+    """One rung of a ladder: what becomes cheaper once so much of a cap is used."""
+
+    at: Percent = Field(description="Share of the scope's fullest cap, such as `70%`.")
+    route: Line | None = Field(None, description="Alias of the route that models are asked by from then on.")
+    context: Percent | None = Field(None, description="Share of its conversation that an agent still sees; the oldest turns go.")
+    specialists: Count | None = Field(None, description="Specialists that a plan may still send out.")
+
+
+def _rungs(value: object) -> object:
+    return rows([{"at": "80%", "route": value}] if isinstance(value, str) else value)
+
+
 class BudgetFile(Block):
     """The caps of one scope. A cap is never overshot."""
 
@@ -188,11 +202,15 @@ class BudgetFile(Block):
     steps: Count | None = Field(None, description="Steps of agents.")
     wall: Duration | None = Field(None, description="Time from the start on.")
     working: Duration | None = Field(None, description="Time at work, pauses left out.")
-    processes: Count | None = Field(None, description="Processes at once.")
-    concurrency: Count | None = Field(None, description="Runs or agents at once.")
-    per: Per | None = Field(None, description="Window after which the caps begin anew. Not for `run`.")
-    degrade: Line | None = Field(None, description="Route to change to when the cap comes near.")
-    shadow: bool = Field(False, description="Count only, stop nothing.")
+    processes: Count | None = Field(None, description="Processes that sandboxes may hold at once.")
+    concurrency: Count | None = Field(None, description="Calls of models and tools at once; further ones wait.")
+    per: Per | None = Field(None, description="Window after which the caps begin anew. Not for `run` and nodes.")
+    degrade: Annotated[
+        tuple[RungFile, ...],
+        BeforeValidator(_rungs),
+        OrWord({"type": "string", "description": "A route, from 80% on."}, or_null=True),
+    ] = Field((), description="What becomes cheaper before the cap stops anything. A word is a route, from 80% on.")
+    shadow: bool = Field(False, description="Count, and record what would have stopped; stop nothing.")
 
 
 class GrantFile(Block):
@@ -387,8 +405,8 @@ class FleetFile(Block):
     verticals: Annotated[dict[Name, Names], BeforeValidator(or_empty)] = Field(
         {}, description="Groups of agents with a common budget."
     )
-    budgets: Annotated[dict[Name, BudgetFile], BeforeValidator(or_empty)] = Field(
-        {}, description="Caps, by scope: `fleet`, `run`, a vertical or an agent."
+    budgets: Annotated[dict[BudgetName, BudgetFile], BeforeValidator(or_empty)] = Field(
+        {}, description="Caps, by scope: `fleet`, `run`, a vertical, an agent, or `node:NAME` for a node of the graph."
     )
     sources: Annotated[dict[Line, SourceFile], BeforeValidator(or_empty)] = Field(
         {}, description="Trust in what tools bring in, by pattern, such as `tool:web.*`."
@@ -414,3 +432,8 @@ class FleetFile(Block):
     )
     governor: GovernorFile | None = Field(None, description="The watch outside the runs.")
     require_guarded: bool = Field(False, description="Refuse a graph with nodes whose effects are not governed.")
+    authority: Literal["running", "pinned"] = Field(
+        "running",
+        description="Who lets a change of this fleet count: `running`, whoever runs it, unless a run of ours wrote it; with `pinned` only "
+        "`midwatch grants endorse`.",
+    )

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import rfc8785
 
@@ -82,6 +82,7 @@ _LATER: Final[Mapping[str, Any]] = {
     "channels": {},
     "policies": (),
     "containment": ContainmentSpec(),
+    "authority": "running",
 }
 """Blocks that the format did not have from the start, and what they are when a file says nothing: left out of digests then, so
 that a run which waits goes on under a newer version. Fields of specs say the same with `metadata={"later": True}`."""
@@ -107,6 +108,7 @@ class Fleet:
         policy_digest: the same over grants, policies, sources, containment, gates and review, environment, budgets, sandboxes, tools.
         preset: the one chosen, or None when the file has none.
         presets: as written.
+        authority: whether whoever runs a changed fleet endorses the change by that (`pinned`: nobody does).
         routes: by alias, as the preset resolves them.
         source: values and lines, for problems that other rooms find; see `where`.
     """
@@ -138,6 +140,7 @@ class Fleet:
     schedules: tuple[ScheduleSpec, ...]
     governor: GovernorSpec
     require_guarded: bool
+    authority: Literal["running", "pinned"]
     source: Source = field(repr=False)
 
     @classmethod
@@ -195,6 +198,22 @@ class Fleet:
         source = from_python(mapping, name)
         return _assemble(source, path=None, base=base.absolute(), preset=preset, environ=environ)
 
+    def with_values(
+        self, values: Mapping[str, Any], text: str, *, prompts: Mapping[str, str], environ: Mapping[str, str]
+    ) -> Fleet:
+        """Make the fleet that this one would be if its file said this instead.
+
+        Args:
+            prompts: by agent, what is taken for its prompt instead of the file that it names.
+
+        Raises:
+            InvalidFleet: as `load`, with the place for a line.
+        """
+        source = Source(self.source.name, dict(values), {}, text)
+        return _assemble(
+            source, path=self.path, base=self.base, preset=self.preset, environ=environ, prompts=prompts
+        )
+
     def where(self, *place: str | int) -> str:
         """Give `file:line` of a place, such as `where("agents", "ceo", "tools")`, or of what encloses it."""
         return self.source.where(place)
@@ -220,11 +239,17 @@ class Fleet:
 
 
 def _assemble(
-    source: Source, *, path: Path | None, base: Path, preset: str | None, environ: Mapping[str, str]
+    source: Source,
+    *,
+    path: Path | None,
+    base: Path,
+    preset: str | None,
+    environ: Mapping[str, str],
+    prompts: Mapping[str, str] = MappingProxyType({}),
 ) -> Fleet:
     found = draft(source)
     routing = route(found, base=base, asked=preset, environ=environ)
-    parts, unread = build(found, base=base)
+    parts, unread = build(found, base=base, prompts=prompts)
     problems = [*found.problems, *routing.problems, *cross_check(found, base=base, environ=environ), *unread]
     if problems:
         raise InvalidFleet(_sorted(problems))

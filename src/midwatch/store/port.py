@@ -32,9 +32,9 @@ from midwatch.store.baselines import Baselines
 from midwatch.store.history import Causes
 
 __all__ = [
+    "Authorities",
     "Baselines",
     "Beat",
-    "Authorities",
     "Blobs",
     "Budgets",
     "Causes",
