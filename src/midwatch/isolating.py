@@ -27,7 +27,7 @@ from midwatch.sandbox.profile import SandboxProfile, interpreter, merged
 
 if TYPE_CHECKING:
     from midwatch.engine.staging import Isolation
-    from midwatch.sandbox.egress import Api
+    from midwatch.sandbox.egress import Api, Bars
     from midwatch.tools.registry import Registry
 
 __all__ = ["backends_of", "isolation", "profile_of", "sandboxes"]
@@ -94,12 +94,12 @@ def isolation(
         _kept_apart((*folders, *(_interpreter() if "bubblewrap" in backends else ())), home, env)
     code = (*folders, *(program.path for agent in fleet.agents.values() for program in agent.programs))
 
-    def egress(spec: SandboxSpec, api: Api | None) -> Egress | None:
+    def egress(spec: SandboxSpec, api: Api | None, bars: Bars | None) -> Egress | None:
         if not spec.egress and api is None:
             return None
         from midwatch.sandbox.egress import Broker  # noqa: PLC0415 - only where something may be asked
 
-        return Broker(clock, known=known, api=api)
+        return Broker(clock, known=known, api=api, bars=bars)
 
     async def send(agent: str, request: Request, body: bytes) -> Request:
         from midwatch.sandbox.egress import Broker  # noqa: PLC0415 - as above

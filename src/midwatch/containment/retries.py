@@ -118,6 +118,16 @@ class Retries:
         """Forget a refusal that a person with the reach has since said yes to."""
         self._overruled.add(seq)
 
+    def matching(self, attempt: Attempt) -> tuple[Refusal, ...]:
+        """Give the refusals of the same thing that nobody has overruled."""
+        found = {
+            refusal.seq: refusal
+            for resource in attempt.resources
+            for refusal in self._by_resource.get((attempt.effect, resource), ())
+            if refusal.seq not in self._overruled
+        }
+        return tuple(found[seq] for seq in sorted(found))
+
     def escalation(self, attempt: Attempt) -> Escalation | None:
         """Say whether a proposal is the third step of an escalation; the earliest refusal counts."""
         found: list[Escalation] = []

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from midwatch.engine import quarantine
 from midwatch.engine.observing import where
+from midwatch.engine.outcomes import Changed
 from midwatch.engine.passage import Answered, Passage, Waiting, draft, known
 from midwatch.errors import Divergence, FenceLost, GateNotUsable, RunHalted, StoreError
 from midwatch.records.effect import EffectRow
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from midwatch.engine.containing import Containing
     from midwatch.engine.context import Segment
     from midwatch.engine.gating import Gating
+    from midwatch.engine.outcomes import Outcomes
     from midwatch.engine.record import Record
     from midwatch.store.port import Tx
 
@@ -28,11 +30,14 @@ __all__ = ["Journal"]
 class Journal:
     """The intents of one segment."""
 
-    def __init__(self, segment: Segment, record: Record, gating: Gating, containing: Containing) -> None:
+    def __init__(
+        self, segment: Segment, record: Record, gating: Gating, containing: Containing, outcomes: Outcomes
+    ) -> None:
         self._seg = segment
         self._record = record
         self._gating = gating
         self._containing = containing
+        self._outcomes = outcomes
 
     async def begin(self, p: Passage) -> Answered | Waiting | None:
         """One durable transaction: fence, halt, gate, reservation, intent."""
@@ -43,6 +48,7 @@ class Journal:
             halt = tx.runs.halt(p.actor.run)
             if halt is not None:
                 raise RunHalted(f"this run was stopped by `{halt.by}`: {halt.reason}")
+            self._outcomes.recheck(tx, p)
             cause = self._record.propose(tx, p, now)
             if p.gate is not None:
                 tx.gates.consume(p.gate.id, digest=self._gating.binding(p, p.gate), at_us=now)
@@ -60,6 +66,10 @@ class Journal:
                 return Waiting(gate=p.effect)
             p.mark("journal", "deny", reason="gate")
             return self._record.refuse(p, "denied", str(error))
+        except Changed as changed:
+            self._record.release(p)
+            p.mark("journal", "deny", reason=str(changed))
+            return self._record.refuse(p, "conflict", str(changed), hint="propose it again; a person is asked then")
         except (FenceLost, RunHalted, Divergence, StoreError) as error:
             raise seg.stop(error) from error
         return None

@@ -21,6 +21,7 @@ from midwatch.engine.governing import Governing
 from midwatch.engine.helping import reconcile
 from midwatch.engine.journaling import Journal
 from midwatch.engine.observing import left_nothing, observe, seen_in
+from midwatch.engine.outcomes import Outcomes
 from midwatch.engine.passage import Answered, Passage, Waiting, draft, known
 from midwatch.engine.record import Record
 from midwatch.engine.staging import Observed, Turn
@@ -53,8 +54,9 @@ class Pipeline:
         self._record = Record(segment)
         self._gating = Gating(segment, self._record)
         self._containing = Containing(segment)
+        self._outcomes = Outcomes(segment)
         self.governing = Governing(segment, self._record)
-        self._journal = Journal(segment, self._record, self._gating, self._containing)
+        self._journal = Journal(segment, self._record, self._gating, self._containing, self._outcomes)
 
     async def tool(
         self,
@@ -231,7 +233,7 @@ class Pipeline:
 
     # 3 containment
     def _containment(self, p: Passage) -> Answered | None:
-        denied = self._containing.rule(p)
+        denied = self._containing.rule(p) or self._outcomes.rule(p)
         return None if denied is None else self._record.refuse(p, "denied", denied.reason, hint=denied.hint)
 
     # 7 perform

@@ -31,7 +31,7 @@ from midwatch.sandbox.port import Backend, Egress, RunResult, Sandbox, SandboxRe
 from midwatch.sandbox.profile import INSIDE, SandboxProfile, merged
 
 if TYPE_CHECKING:
-    from midwatch.sandbox.egress import Api
+    from midwatch.sandbox.egress import Api, Bars
 
 __all__ = ["Isolation", "Observed", "Peek", "Staged", "Staging", "Turn", "is_confined", "observed", "staged_of"]
 
@@ -67,7 +67,7 @@ class Isolation:
     backends: Mapping[str, Backend]
     specs: Mapping[str, SandboxSpec]
     profile: Callable[[SandboxSpec, Path], SandboxProfile]
-    egress: Callable[[SandboxSpec, Api | None], Egress | None]
+    egress: Callable[[SandboxSpec, Api | None, Bars | None], Egress | None]
     layers: Path
     send: Callable[[str, Request, bytes], Awaitable[Request]]
     default: SandboxSpec = field(default_factory=SandboxSpec)
@@ -114,6 +114,7 @@ class Staging:
 
     Attributes:
         untold: by agent, what calls that only looked asked of the network, and no record has yet.
+        bars: says why a request may not leave now; None: nothing bars any. Set before the first sandbox begins.
     """
 
     isolation: Isolation
@@ -121,6 +122,7 @@ class Staging:
     workspace: Path
     staged: list[Staged] = field(default_factory=list)
     untold: dict[str, tuple[Request, ...]] = field(default_factory=dict)
+    bars: Callable[[Request], str | None] | None = None
     _cells: dict[str, _Cell] = field(default_factory=dict)
     _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
 
@@ -194,7 +196,7 @@ class Staging:
         sandbox = await backend.start(
             isolation.profile(spec, self.workspace),
             [item.layer for item in self.staged],
-            egress=isolation.egress(spec, api),
+            egress=isolation.egress(spec, api, self.bars),
         )
         self._cells[place] = _Cell(sandbox, held)
         isolation.living(self.run, agent, sandbox, True)

@@ -35,7 +35,7 @@ import httpx
 from midwatch.config.specs import EgressRule
 from midwatch.errors import SandboxError
 from midwatch.sandbox.effects import Request
-from midwatch.sandbox.egress_book import Book, Entry, Record, Room
+from midwatch.sandbox.egress_book import Bars, Book, Entry, Record, Room, barred
 from midwatch.sandbox.egress_rules import READS, Odd, Refuse, canonical_host, decide, problem
 from midwatch.sandbox.egress_secrets import Echoed, Pair, Refused, Scan, Vault, query_refusal
 from midwatch.sandbox.egress_staged import Means, send_staged
@@ -54,7 +54,7 @@ from midwatch.sandbox.egress_upstream import (
 from midwatch.sandbox.egress_wire import Bad, Channel, EgressLimits, Gone, Head
 from midwatch.sandbox.profile import SandboxProfile
 
-__all__ = ["Api", "ApiRequest", "ApiResponse", "Attachment", "Broker", "EgressLimits"]
+__all__ = ["Api", "ApiRequest", "ApiResponse", "Attachment", "Bars", "Broker", "EgressLimits"]
 
 HEALTH: Final = "/midwatch/health"
 _LONGEST_PATH: Final = 100
@@ -116,6 +116,7 @@ class Broker:
         tls: how hosts are believed; None: the certificates that httpx ships.
         known: says whether a text holds a credential, beyond the forms that the broker knows itself.
         record: see `egress_book.Record`.
+        bars: see `Bars`; where it fails, nothing leaves.
     """
 
     def __init__(
@@ -128,9 +129,10 @@ class Broker:
         tls: ssl.SSLContext | None = None,
         known: Callable[[str], bool] | None = None,
         record: Record | None = None,
+        bars: Bars | None = None,
     ) -> None:
         self.clock, self.resolve, self.api = clock, resolve, api
-        self.limits, self.known, self.record = limits or EgressLimits(), known, record
+        self.limits, self.known, self.record, self.bars = limits or EgressLimits(), known, record, bars
         self._given = tls
 
     @cached_property
@@ -330,6 +332,7 @@ class Attachment:
         broker, asked = self._broker, asked_at(head.target)
         found = order(self._rules, self._vault, broker.known, head.method, asked, head.headers)
         self._book.known(entry, found.allow.host, found.allow.port, asked.path)
+        barred(broker.bars, entry.request)
         with self._room.lease() as grow:
             body = await channel.body(head, grow)
             if self._vault.holds(body):
@@ -399,6 +402,7 @@ class Attachment:
         if isinstance(verdict, Refuse):
             raise Refused(verdict.reason)
         self._book.known(entry, verdict.host, verdict.port, "")
+        barred(self._broker.bars, entry.request)
         async with self._slots:
             addresses = await checked(verdict, self._broker.resolve, self._limits)
             await self._book.intend(entry)

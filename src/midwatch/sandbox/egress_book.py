@@ -19,7 +19,10 @@ from midwatch.sandbox.effects import Outcome, Request, shown
 from midwatch.sandbox.egress_secrets import Refused, Vault
 from midwatch.sandbox.egress_wire import EgressLimits
 
-__all__ = ["NO_ANSWER", "Book", "Entry", "Record", "Room", "recorded"]
+__all__ = ["NO_ANSWER", "Bars", "Book", "Entry", "Record", "Room", "barred", "recorded"]
+
+Bars = Callable[[Request], str | None]
+"""Says why a request that the rules allow may not leave all the same, in words for the sandbox; None: it may."""
 
 Record = Callable[[Path | None, Request], Awaitable[None]]
 """Makes durable what is about to leave, by the sandbox's socket (None: on commit). When it raises, nothing leaves."""
@@ -74,6 +77,20 @@ class Room:
             yield take
         finally:
             self.give(taken)
+
+
+def barred(bars: Bars | None, request: Request) -> None:
+    """Ask whether what the rules allow may leave now.
+
+    Raises:
+        Refused: it may not, or that cannot be told.
+    """
+    try:
+        reason = None if bars is None else bars(request)
+    except Exception:  # noqa: BLE001 - whatever kept it from being judged, it is not sent
+        raise Refused("it could not be judged whether this may leave, so it is not sent") from None
+    if reason:
+        raise Refused(reason)
 
 
 async def recorded(record: Record | None, path: Path | None, request: Request) -> None:

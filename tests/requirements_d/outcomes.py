@@ -1,0 +1,5 @@
+"""Requirements of outcomes, acquired credentials and commit targets: clauses 26, 29 and 30 over whole runs."""
+
+REQUIREMENTS: dict[str, str] = {
+    "CLAUSE-30": "Denied, then something of authority changed, then the same again: by any tool, agent or process, it waits for a person.",
+}
