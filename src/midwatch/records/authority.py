@@ -74,6 +74,6 @@ class AuthorityRow:
     answered_seq: int | None = None
 
     @property
-    def resource(self) -> tuple[str, str]:
+    def resource(self) -> tuple[AuthorityKind, str]:
         """Name the resource within its fleet."""
         return self.kind, self.name

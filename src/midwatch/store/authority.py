@@ -23,6 +23,8 @@ __all__ = ["Authorities", "SqlAuthority", "Written"]
 
 _ROW: Final = columns(AuthorityRow)
 _EPOCH: Final = "authority.epoch"
+_LONGEST_US: Final = 900_000_000
+"""How long an effect whose end nobody saw is taken to have gone on."""
 
 
 class Written(NamedTuple):
@@ -69,10 +71,13 @@ class Authorities(Protocol):
         """Note that files were seen to hold these versions when the ledger ended in event `seq`."""
 
     def workspaces(self) -> Sequence[str]:
-        """Give every folder that a run has committed to."""
+        """Give every folder that a run has left versions of files for."""
 
     def written(self, workspace: str, paths: Collection[str], *, after: int) -> Written | None:
-        """Give the newest version at one of these paths that was committed after event `after`."""
+        """Give the newest version at one of these paths that was committed after event `after`.
+
+        A version whose commit has begun after that and is not recorded as ended counts, too: nobody knows what of it is on the disk.
+        """
 
     def acting(self, at_us: int, *, slack_us: int, limit: int) -> Sequence[tuple[str, int]]:
         """Give run and intent of effects that could change something and were under way at that time, newest first."""
@@ -164,9 +169,7 @@ class SqlAuthority:
         found: list[str] = []
         last = ""
         while True:
-            row = self._sql.execute(
-                "SELECT min(workspace) FROM file_version WHERE workspace > ? AND committed IS NOT NULL", (last,)
-            ).fetchone()
+            row = self._sql.execute("SELECT min(workspace) FROM file_version WHERE workspace > ?", (last,)).fetchone()
             if row is None or row[0] is None:
                 return found
             last = str(row[0])
@@ -174,18 +177,33 @@ class SqlAuthority:
 
     def written(self, workspace: str, paths: Collection[str], *, after: int) -> Written | None:
         """By the index of places."""
+        named = orjson.dumps(sorted(paths)).decode()
         row = self._sql.execute(
             "SELECT f.run, f.seq, f.committed FROM json_each(?) j CROSS JOIN file_version f ON f.workspace = ? AND f.path = j.value "
             "WHERE f.committed > ? ORDER BY f.committed DESC, f.seq DESC LIMIT 1",
-            (orjson.dumps(sorted(paths)).decode(), workspace, after),
+            (named, workspace, after),
         ).fetchone()
-        return None if row is None else Written(*row)
+        if row is not None:
+            return Written(*row)
+        staged = self._sql.execute(
+            "SELECT f.run, f.seq FROM json_each(?) j CROSS JOIN file_version f ON f.workspace = ? AND f.path = j.value "
+            "WHERE f.committed IS NULL ORDER BY f.seq DESC",
+            (named, workspace),
+        ).fetchall()
+        for run, seq in staged:
+            begun = self._sql.execute(
+                "SELECT max(seq) FROM event WHERE run = ? AND seq > ? AND kind = 'effects.releasing'",
+                (run, max(seq, after)),
+            ).fetchone()
+            if begun is not None and begun[0] is not None:
+                return Written(run, seq, begun[0])
+        return None
 
     def acting(self, at_us: int, *, slack_us: int, limit: int) -> Sequence[tuple[str, int]]:
         """Of all runs: it is asked only about a file that has changed."""
         rows = self._sql.execute(
             "SELECT run, intent_seq FROM effect WHERE kind = 'tool' AND effect NOT IN ('pure', 'read') AND started_us <= ? "
-            "AND (finished_us IS NULL OR finished_us >= ?) ORDER BY intent_seq DESC LIMIT ?",
-            (at_us + slack_us, at_us - slack_us, limit),
+            "AND (finished_us >= ? OR (finished_us IS NULL AND started_us >= ?)) ORDER BY intent_seq DESC LIMIT ?",
+            (at_us + slack_us, at_us - slack_us, at_us - _LONGEST_US, limit),
         )
         return [(row[0], int(row[1])) for row in rows.fetchall()]

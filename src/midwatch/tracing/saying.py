@@ -63,6 +63,12 @@ def _resolved(data: Mapping[str, Any]) -> str:
     return f"{_name(data, 'by')} said of {_name(data, 'tool')}: {_name(data, 'word')}"
 
 
+def _endorsed(data: Mapping[str, Any]) -> str:
+    versions = data.get("versions") or ()
+    names = ", ".join(f"{_name(item, 'kind')}/{_name(item, 'name')}" for item in versions[:3])
+    return f"{_name(data, 'by')} endorsed {names}{f' and {len(versions) - 3} more' if len(versions) > 3 else ''}"
+
+
 _WORDS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "run.created": lambda data: f"the request to fleet {_name(data, 'fleet')}",
     "run.started": lambda _: "the run began",
@@ -95,6 +101,9 @@ _WORDS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "effects.discarded": lambda data: f"{_name(data, 'by')} discarded {_name(data, 'changes')} changes",
     "effects.sending": lambda data: f"began to send {_name(data, 'method')} to {_name(data, 'host')}",
     "effects.sent": lambda data: f"the request was {_name(data, 'outcome')}",
+    "authority.pending": lambda data: f"{_name(data, 'kind')}/{_name(data, 'name')} was changed and waits: {_name(data, 'why')}",
+    "authority.endorsed": _endorsed,
+    "authority.rejected": lambda data: f"{_name(data, 'by')} rejected {_name(data, 'kind')}/{_name(data, 'name')}",
     "event.quarantined": lambda data: f"{_name(data, 'by')} quarantined event {_name(data, 'event')}",
     "event.lifted": lambda data: f"{_name(data, 'by')} lifted the quarantine of event {_name(data, 'event')}",
 }
