@@ -12,7 +12,7 @@ Source: CONTAINMENT.md, clauses 11-16.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from types import MappingProxyType
@@ -22,7 +22,7 @@ from midwatch.containment.canon import amount
 from midwatch.containment.slots import Origin, Slot, UpTo, accepts, narrower
 from midwatch.records.label import Label
 
-__all__ = ["Balance", "Cover", "Line", "Mandate", "Refused", "Use", "Used", "cover", "issue", "left", "spend"]
+__all__ = ["Balance", "Cover", "Line", "Mandate", "Refused", "Use", "Used", "cover", "cut", "issue", "left", "spend"]
 
 DEPTH: Final = 16
 """Of a tree of mandates; a longer chain is a mistake or an attack."""
@@ -144,6 +144,22 @@ def issue(balance: Balance, mandate: Mandate) -> Balance | Refused:
     if wrong is not None:
         return Refused(wrong)
     return replace(balance, mandates=MappingProxyType({**balance.mandates, mandate.id: mandate}))
+
+
+def cut(balance: Balance, parent: str, name: str, tools: Collection[str]) -> Mandate | None:
+    """Cut a mandate for these tools out of another one: the same slots, no more than its rest; None where nothing of it is left.
+
+    Its issuer is the parent's, whoever picks the moment (clause 12). It caps no calls of its own: it shares the parent's with all others.
+    """
+    above = balance.mandates.get(parent)
+    if above is None:
+        return None
+    lines = tuple(
+        replace(line, parent=line.id, most=None, totals=left(balance, parent, line.id)[1])
+        for line in above.lines
+        if line.tool in tools
+    )
+    return Mandate(name, above.issuer, lines, above.by, above.expires_us, parent) if lines else None
 
 
 def cover(balance: Balance, names: Sequence[str], use: Use, *, at_us: int) -> Cover | Refused:

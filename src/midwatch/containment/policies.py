@@ -23,12 +23,12 @@ from midwatch.containment.mandates import Line, Mandate
 from midwatch.containment.provenance import Source
 from midwatch.containment.reach import Right
 from midwatch.containment.roles import kinds, needs_reach, places_of
-from midwatch.containment.slots import Pattern, Slot, one_of
+from midwatch.containment.slots import OneOf, Pattern, Slot, one_of
 from midwatch.records.label import OPERATOR
 from midwatch.tools.contract import ToolContract
 from midwatch.tools.registry import Registry
 
-__all__ = ["mandates", "must_bind", "rights", "slot", "sources"]
+__all__ = ["closed", "mandates", "must_bind", "rights", "slot", "sources"]
 
 _PARSED: Final = frozenset({"url", "path", "email", "host"})
 _UNBOUND: Final = frozenset({"*", "**"})
@@ -79,6 +79,24 @@ def sources(
             open_ = registry.get(name).contract.open_world
             made.append(Source(spec.name, f"tool:{name}", full, None if open_ else closed))
     return tuple(made)
+
+
+def closed(
+    fleet: Fleet, registry: Registry | None = None, *, requester: str | None = None, root: Mandate | None = None
+) -> frozenset[str]:
+    """Give who may read what a source says that names no readers and is not open to the world.
+
+    Who asked, the fleet's model routes (as `route:ALIAS`), and the targets that the request itself names. A pattern or a named source is no
+    name, so what it takes is no reader.
+    """
+    readers = {f"route:{alias}" for alias in fleet.used_routes} | ({requester} if requester else set())
+    if root is None or registry is None:
+        return frozenset(readers)
+    for line in (each for each in root.lines if each.tool in registry.names()):
+        contract = registry.get(line.tool).contract
+        bound = (slot for name, slots in line.slots.items() if contract.arg(name).role == "target" for slot in slots)
+        readers |= {value.value for slot in bound if isinstance(slot, OneOf) for value in slot.values}
+    return frozenset(readers)
 
 
 def mandates(fleet: Fleet, registry: Registry, agent: str) -> tuple[Mandate, ...]:

@@ -35,7 +35,7 @@ from midwatch.containment.slots import FromField, Mentioned, OfWords, OneOf, Slo
 from midwatch.records.label import Label
 from midwatch.tools.contract import ToolContract
 
-__all__ = ["BY", "Knob", "Reader", "called_for"]
+__all__ = ["BY", "CALLS", "Knob", "Reader", "called_for", "typed_in"]
 
 BY: Final = "deterministic reader of the request"
 NEEDED: Final = 0.25
@@ -287,6 +287,15 @@ def _telling(told: Sequence[tuple[str, ...]]) -> Mapping[str, float]:
     return {word: math.log(1 + len(told) / count) for word, count in seen.items()}
 
 
+def typed_in(text: str, kind: str) -> frozenset[Canonical]:
+    """Give the addresses, accounts or file names that a request spells out."""
+    found = {match[0].rstrip(".,;:!?") for match in _TYPED[kind].finditer(text)}
+    # `see www.example.org.Then go on`: a stop before a capital may be the end of the sentence; both readings are the request's.
+    found |= {_SENTENCE.split(each)[0] for each in found}
+    made = {canonical(each, kind) for each in found}
+    return frozenset(item for item in made if item is not None)
+
+
 def _take_apart(text: str) -> _Spoken:
     spoken = words(text)[:_MOST_WORDS]
     phrases = frozenset(
@@ -300,13 +309,7 @@ def _take_apart(text: str) -> _Spoken:
         for name in {*parts, *(words(each, fold=False) for each in quoted)}
         if name and not set(words(" ".join(name))) <= _EMPTY
     )
-    typed = {}
-    for kind, pattern in _TYPED.items():
-        found = {match[0].rstrip(".,;:!?") for match in pattern.finditer(text)}
-        # `see www.example.org.Then go on`: a stop before a capital may be the end of the sentence; both readings are the request's.
-        found |= {_SENTENCE.split(each)[0] for each in found}
-        made = {canonical(each, kind) for each in found}
-        typed[kind] = frozenset(item for item in made if item is not None)
+    typed = {kind: typed_in(text, kind) for kind in _TYPED}
     gaps = ([words(part) for part in _GAP.split(each)] for each in quoted if _GAP.search(each))
     templates = tuple(Template(tuple(parts)) for parts in gaps if any(parts))
     return _Spoken(text, spoken, frozenset(map(stem, spoken)), phrases, names, typed, quoted, templates)

@@ -5,26 +5,28 @@ May import: trails; containment, config, records, tools, store (port). Must not 
 
     judge    before the call: label and verdict, from what its agent had seen when it chose
     rule     stage 3: what grants deny is denied; the verdict counts where the fleet enforces it, else it is written down
+    recheck  stage 6: authority, mandates and referents are still what they were judged by
     made     after the call: its label with that of every file that it may have read; the ledger keeps it
     learn    the agent has the result, from its next answer on
 
 Why nothing that fails in here is raised: where the fleet enforces, what could not be judged is denied; where it records, the run goes on as
 if nobody had asked, and its record says so.
-Source: CONTAINMENT.md, clauses 1-5, 7, 11, 18-22, 32.
+Source: CONTAINMENT.md, clauses 1-5, 7, 11, 18-23, 32.
 """
 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from midwatch.containment import grants, mandates, policies
+from midwatch.containment import grants
 from midwatch.containment.provenance import Seen, Traced
 from midwatch.containment.roles import TooMany, places
 from midwatch.containment.verdict import BY, Action, Authority, Ruling, decide
-from midwatch.engine.passage import known
+from midwatch.engine.mandating import Stale, authority_epoch
+from midwatch.engine.passage import Basis, known
 from midwatch.engine.trails import Trails
 from midwatch.records.decision import Allowed, Ask, Denied
 from midwatch.records.label import OPERATOR, UNKNOWN, Cause, Label, join, label
@@ -41,23 +43,29 @@ if TYPE_CHECKING:
 
 __all__ = ["Containing"]
 
+_ANY_LABEL: Final = frozenset({"pure", "confined"})
+"""Verdicts that hold whatever the label of a referent is."""
+
 
 class Containing:
     """Labels and verdicts of one segment. The trails are the segment's own: programs inside it are judged by the same ones."""
 
     def __init__(self, segment: Segment) -> None:
         self._seg = segment
-        self._balances: dict[str, tuple[mandates.Balance, tuple[str, ...]]] = {}
 
     # -------------------------------------------------------------------------------------------------- before the call
 
     def judge(self, p: Passage) -> None:
         """Carry out stage 2: label the call by what its agent has seen; and judge it, for stage 3."""
         try:
+            p.basis = self._basis(p)  # first: what changes while it is judged must be noticed
             p.ruling = self.ruling(p)
             more: dict[str, Any] = {"label": p.ruling.label.to_json()}
         except Exception as fault:  # noqa: BLE001  # a guard that fails must not let pass, nor harm a run that only records
-            p.ruling = Ruling(Denied(f"the call could not be judged ({type(fault).__name__})", BY), UNKNOWN)
+            p.ruling, p.basis = (
+                Ruling(Denied(f"the call could not be judged ({type(fault).__name__})", BY), UNKNOWN),
+                None,
+            )
             more = {"label": UNKNOWN.to_json(), "unjudged": type(fault).__name__}
         p.mark("provenance", "pass", causes=list(p.causes), **more)
 
@@ -101,13 +109,12 @@ class Containing:
             referents=self._referents(contract, checked.arguments),
             confined=contract.runs == "sandbox" and self._confined(agent),
         )
-        balance, issued = self._mandates(agent)
         spec = seg.fleet.containment
         authority = Authority(
             do=grants.decide(seg.fleet.grants, agent=agent, tool=contract.name, arguments=checked.arguments),
             reach=trails.reach,
-            balance=balance,
-            mandates=issued,
+            balance=seg.mandating.balance(p.effect),
+            mandates=seg.mandating.names(agent),
             at_us=seg.clock(),
         )
         ruling = decide(action, authority)
@@ -141,8 +148,7 @@ class Containing:
         """
         trails, labels = self._trails(), {}
         for place in _refers(contract, arguments):
-            path = _path(place.value)
-            paths = None if path is None else (path,)
+            paths = _paths(place.value)
             written = self._seg.store.read(lambda tx, paths=paths: trails.written(tx, paths))  # type: ignore[misc]
             if written is not None:
                 labels[place.key] = written
@@ -151,17 +157,58 @@ class Containing:
                 labels[place.key] = OPERATOR if place.deref == "content" else stranger
         return labels
 
+    def _basis(self, p: Passage) -> Basis:
+        """Note the authority and the versions of referents by which the call is about to be judged."""
+        tool, checked = known(p)
+        paths = {place.key: _paths(place.value) for place in _refers(tool.contract, checked.arguments)}
+
+        def work(tx: Tx) -> Basis:
+            versions = {key: (each, self._trails().writers(tx, each)) for key, each in paths.items()}
+            return Basis(authority_epoch(tx, self._seg.run), versions)
+
+        return self._seg.store.read(work)
+
+    def recheck(self, tx: Tx, p: Passage, at_us: int) -> dict[str, Any]:
+        """Carry out stage 6's part (clause 23): what was judged still holds; gives what the intent says that it spends.
+
+        Raises:
+            Stale: it does not, and the fleet enforces what follows from that.
+        """
+        ruling, enforced = p.ruling, self._seg.fleet.containment.mode == "enforce"
+        try:
+            if enforced and p.basis is not None:
+                self._same(tx, p, p.basis)
+            if ruling is None or ruling.cover is None:
+                return {}
+            return {"spent": self._seg.mandating.spend(tx, p.effect, ruling.cover, at_us)}
+        except Stale:
+            if enforced:
+                raise
+            return {}
+
+    def moved(self, p: Passage) -> bool:
+        """Say whether what the call refers to was changed while it waited for its sandbox."""
+        basis = p.basis
+        if basis is None or self._seg.fleet.containment.mode != "enforce":
+            return False
+        try:
+            self._seg.store.read(lambda tx: self._same(tx, p, basis))
+        except Stale:
+            return True
+        return False
+
+    def _same(self, tx: Tx, p: Passage, basis: Basis) -> None:
+        if authority_epoch(tx, self._seg.run) != basis.epoch:
+            raise Stale("what may be done was changed meanwhile")
+        if p.ruling is not None and isinstance(p.ruling.verdict, Allowed) and p.ruling.verdict.by in _ANY_LABEL:
+            return
+        if any(self._trails().writers(tx, paths) != seqs for paths, seqs in basis.versions.values()):
+            raise Stale("what the call refers to was changed meanwhile")
+
     def _confined(self, agent: str) -> bool:
         """Say whether nothing can leave an agent's sandbox before a commit. A request that only reads leaves it, too."""
         isolation = self._seg.staging.isolation
         return isolation.backend(agent) is not None and not isolation.spec(agent).egress
-
-    def _mandates(self, agent: str) -> tuple[mandates.Balance, tuple[str, ...]]:
-        """Give what the fleet file itself has issued to an agent."""
-        if agent not in self._balances:
-            made = policies.mandates(self._seg.fleet, self._seg.registry, agent)
-            self._balances[agent] = _issued(made)
-        return self._balances[agent]
 
     def _trails(self) -> Trails:
         if self._seg.trails is None:
@@ -234,16 +281,6 @@ def _able(store: Store, role: str, *, tool: str, asked_by: str | None) -> bool:
     return not rows or any(row.has(role) and row.reaches(tool) for row in mine)
 
 
-def _issued(made: Sequence[mandates.Mandate]) -> tuple[mandates.Balance, tuple[str, ...]]:
-    balance, names = mandates.Balance(), []
-    for mandate in made:
-        issued = mandates.issue(balance, mandate)
-        if isinstance(issued, mandates.Balance):
-            balance = issued
-            names.append(mandate.id)
-    return balance, tuple(names)
-
-
 def _refers(contract: ToolContract, arguments: Mapping[str, Any]) -> Iterator[Any]:
     """Give the values that refer to something; of a call too large to look through, none."""
     if any(arg.deref is not None for arg in contract.args):
@@ -261,6 +298,11 @@ def _path(value: Any) -> str | None:
     if plain in {".", ""} or plain.startswith(("/", "..")):
         return None
     return shown(plain.encode("utf-8", "surrogatepass"))
+
+
+def _paths(value: Any) -> tuple[str, ...] | None:
+    path = _path(value)
+    return None if path is None else (path,)
 
 
 def _read(contract: ToolContract, arguments: Mapping[str, Any], seen: Observed | None) -> tuple[str, ...] | None:

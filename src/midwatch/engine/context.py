@@ -17,6 +17,7 @@ from langgraph.errors import GraphBubbleUp
 from langgraph.runtime import RunControl
 
 from midwatch.config.fleet import Fleet
+from midwatch.engine.mandating import Mandating
 from midwatch.engine.staging import Staging
 from midwatch.engine.trails import Trails
 from midwatch.errors import MidwatchError
@@ -69,7 +70,7 @@ class RouteRuntime:
 
 @dataclass(slots=True)
 class Segment:
-    """One taking-up of a run by this process. Mutable in two places only: `halt`, which is sticky, and `trails`, which only grow.
+    """One taking-up of a run by this process. Mutable in three places only: `halt`, which is sticky, `trails`, which only grow, `ledgered`.
 
     Attributes:
         epoch: under which every write of this segment is fenced.
@@ -79,6 +80,7 @@ class Segment:
         control: asks LangGraph to begin no further superstep.
         staging: the sandboxes of the run's agents, open as long as the segment.
         trails: what its agents have seen, from the first call on.
+        ledgered: the run's mandates as its ledger has them; see `mandating`.
         pause: awaits a number of microseconds; passed in, so that tests need no clock.
     """
 
@@ -100,8 +102,16 @@ class Segment:
     control: RunControl = field(default_factory=RunControl)
     halt: MidwatchError | None = None
     trails: Trails | None = None
+    ledgered: Mandating | None = None
     limiter: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(16))
     writers: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(16))
+
+    @property
+    def mandating(self) -> Mandating:
+        """Give the run's mandates; made when they are first asked for."""
+        if self.ledgered is None:
+            self.ledgered = Mandating(self)
+        return self.ledgered
 
     def stop(self, error: MidwatchError) -> Halted:
         """Mark the segment as stopped; the first reason stays. Returns what to raise."""

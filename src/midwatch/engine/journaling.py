@@ -7,9 +7,11 @@ Why one transaction: fence, halt, gate, reservation and intent hold together or 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from midwatch.engine import quarantine
+from midwatch.engine.mandating import Stale
 from midwatch.engine.observing import where
 from midwatch.engine.outcomes import Changed
 from midwatch.engine.passage import Answered, Passage, Waiting, draft, known
@@ -40,7 +42,11 @@ class Journal:
         self._outcomes = outcomes
 
     async def begin(self, p: Passage) -> Answered | Waiting | None:
-        """One durable transaction: fence, halt, gate, reservation, intent."""
+        """One durable transaction: fence, halt, gate, reservation, what was judged, intent.
+
+        Raises:
+            Stale: what was judged does not hold any more; nothing of the transaction stands.
+        """
         seg, now = self._seg, self._seg.clock()
 
         def work(tx: Tx) -> tuple[EffectRow, int]:
@@ -56,10 +62,13 @@ class Journal:
                     draft("gate.used", p.actor, now, {"gate": p.gate.id, "digest": p.gate.digest}, (cause,))
                 )
             tx.budgets.confirm(p.reservation)
-            return self._intent(tx, p, cause, now)
+            return self._intent(tx, p, cause, now, self._containing.recheck(tx, p, now))
 
         try:
             p.row, p.seq = await seg.durable(work)
+        except Stale:
+            self._record.release(p)
+            raise
         except GateNotUsable as error:
             self._record.release(p)
             if self._gating.asks_again(p):
@@ -74,7 +83,7 @@ class Journal:
             raise seg.stop(error) from error
         return None
 
-    def _intent(self, tx: Tx, p: Passage, cause: int, now: int) -> tuple[EffectRow, int]:
+    def _intent(self, tx: Tx, p: Passage, cause: int, now: int, spent: Mapping[str, Any]) -> tuple[EffectRow, int]:
         """Write down what is about to happen; gives the row and its event."""
         tool, checked = known(p)
         contract, blob = tool.contract, tx.blobs.put(checked.canonical)
@@ -86,6 +95,7 @@ class Journal:
             "arguments_blob": blob,
             "attempt": p.attempt,
             "runs": contract.runs,
+            **spent,
             **where(self._seg.staging.isolation, p.actor.agent, contract.runs),
         }
         seq = tx.ledger.append(draft("intent", p.actor, now, data, causes=(cause,)))

@@ -178,7 +178,7 @@ class Nodes:
             self._note(actor, "signal", told, cause)
         body = value.to_json()
         if isinstance(value, Plan):
-            self._note(actor, "plan", {"plan_blob": self._blob(body), "dispatches": len(value.dispatches)}, cause)
+            self._planned(actor, value, {"plan_blob": self._blob(body), "dispatches": len(value.dispatches)}, cause)
             return {"done": True, "plan": body}
         self._note(actor, "handoff", {"status": value.status, "handoff_blob": self._blob(body)}, cause)
         return {"done": True, "result": body} if view.spec.role == "synthesis" else {"done": True, "handoffs": [body]}
@@ -284,6 +284,16 @@ class Nodes:
     def _note(self, actor: Actor, kind: str, data: Mapping[str, Any], cause: int | None) -> None:
         event = draft(kind, actor, self._seg.clock(), data, causes=() if cause is None else (cause,))
         self._seg.write(lambda tx: tx.ledger.append(event))
+
+    def _planned(self, actor: Actor, plan: Plan, data: Mapping[str, Any], cause: int) -> None:
+        """Write a plan down, and what it hands on of what the request allows."""
+        now = self._seg.clock()
+
+        def work(tx: Tx) -> None:
+            seq = tx.ledger.append(draft("plan", actor, now, data, causes=(cause,)))
+            self._seg.mandating.plan(tx, actor, plan, seq, now)
+
+        self._seg.write(work)
 
     def _blob(self, body: Mapping[str, Any]) -> str:
         return self._seg.write(lambda tx: tx.blobs.put(orjson.dumps(body)))

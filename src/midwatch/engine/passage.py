@@ -22,7 +22,7 @@ from midwatch.records.label import UNKNOWN, Label
 from midwatch.tools import arguments
 from midwatch.tools.decorate import Tool
 
-__all__ = ["Answered", "Passage", "Waiting", "draft", "known", "program_name"]
+__all__ = ["Answered", "Basis", "Passage", "Waiting", "draft", "known", "program_name"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,19 @@ class Waiting:
     in_doubt: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What a ruling rests on besides the call itself.
+
+    Attributes:
+        epoch: of the authority by which it was judged. versions: per place that refers to something, which paths, and the events that wrote
+            them last.
+    """
+
+    epoch: str
+    versions: Mapping[str, tuple[tuple[str, ...] | None, tuple[int, ...]]] = field(default_factory=dict)
+
+
 @dataclass(slots=True)
 class Passage:
     """What one call gathers on its way; lives for one call and is seen by the stages alone.
@@ -50,6 +63,7 @@ class Passage:
         enforced: what containment says counts, and is not only recorded.
         ruling: what containment says of the call, and the label of it.
         label, recalled: of what the call made, once it was made; of the files that it may have read, where there are any of ours.
+        basis: what the ruling rests on and what may change before the call begins.
         edited: `checked` holds what a person put in the place of the agent's arguments.
     """
 
@@ -62,6 +76,7 @@ class Passage:
     tool: Tool[..., Any] | None = None
     checked: arguments.Checked | None = None
     ruling: Ruling | None = None
+    basis: Basis | None = None
     row: EffectRow | None = None
     gate: GateRow | None = None
     guessed: str | None = None
@@ -76,6 +91,12 @@ class Passage:
     def mark(self, stage: str, outcome: Any, **detail: Any) -> None:
         """Note what a stage decided."""
         self.marks.append(StageMark(stage, outcome, detail))
+
+    def again(self) -> None:
+        """Go back behind stage 1: what was decided since does not hold any more."""
+        del self.marks[1:]
+        self.ruling = self.basis = self.gate = None
+        self.enforced = False
 
     @property
     def contained(self) -> Ask | None:

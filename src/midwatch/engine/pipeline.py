@@ -13,13 +13,14 @@ from typing import Any, Final
 
 import orjson
 
-from midwatch.engine import quarantine
+from midwatch.engine import acquiring, quarantine
 from midwatch.engine.containing import Containing
 from midwatch.engine.context import Segment
 from midwatch.engine.gating import Gating
 from midwatch.engine.governing import Governing
 from midwatch.engine.helping import reconcile
 from midwatch.engine.journaling import Journal
+from midwatch.engine.mandating import Stale
 from midwatch.engine.observing import left_nothing, observe, seen_in
 from midwatch.engine.outcomes import Outcomes
 from midwatch.engine.passage import Answered, Passage, Waiting, draft, known
@@ -33,7 +34,7 @@ from midwatch.errors import (
 )
 from midwatch.records.call import Actor
 from midwatch.records.effect import EffectRow
-from midwatch.records.envelope import Envelope
+from midwatch.records.envelope import Envelope, ErrorBody
 from midwatch.store.port import Tx
 from midwatch.tools import arguments, envelope, perform
 from midwatch.tools.builtin.gates import REQUEST_HUMAN
@@ -41,6 +42,9 @@ from midwatch.tools.decorate import Tool
 
 __all__ = ["Pipeline"]
 
+JUDGED: Final = 3
+"""How often a call is judged whose grounds change before it begins."""
+MOVED: Final = "what this call rests on was changed while it was decided"
 REPEATABLE: Final = ("pure", "read")
 ATTEMPTS: Final = 2
 """Of a call that knows its key and whose end nobody saw, in one segment; then the run waits, and `resume` tries again."""
@@ -87,28 +91,38 @@ class Pipeline:
     async def _carry(self, passage: Passage) -> Answered | Waiting:
         """Take one passage through the ten stages."""
         self._seg.check()
-        stop = (
-            self._contract(passage)
-            or await self._journalled(passage)
-            or self._provenance(passage)
-            or self._containment(passage)
-            or self.governing.reserve(passage)
-            or await self._gating.decide(passage)
-        )
+        stop = self._contract(passage) or await self._journalled(passage) or await self._begun(passage)
         if stop is not None:
             return stop
-        refused = await self._journal.begin(passage)
-        if refused is not None:
-            return refused
         async with self._seg.staging.turn(passage.actor.agent, f"{passage.effect}-{passage.attempt}") as turn:
             try:
-                performed = await self._perform(passage, turn)
+                performed = self._moved(passage) or await self._perform(passage, turn)
                 performed, seen = await observe(known(passage)[0], performed, turn)
             except (LayerLost, Unseen) as lost:
                 raise self._seg.stop(lost) from lost
             if self._doubtful(passage, performed, turn):
                 return self._in_doubt(passage, performed, seen)
             return await self._settle(passage, performed, turn, seen)
+
+    async def _begun(self, passage: Passage) -> Answered | Waiting | None:
+        """Take one passage through stages 2 to 6, again where what was judged does not hold any more when it should begin."""
+        for _ in range(JUDGED):
+            stop = (
+                self._provenance(passage)
+                or self._containment(passage)
+                or self.governing.reserve(passage)
+                or await self._gating.decide(passage)
+            )
+            if stop is not None:
+                return stop
+            try:
+                return await self._journal.begin(passage)
+            except Stale as stale:
+                reason = str(stale)
+                passage.again()
+                self._seg.check()
+        passage.mark("journal", "deny", reason=reason)
+        return self._record.refuse(passage, "denied", MOVED, hint="look again before you propose it again")
 
     def turn_away(
         self, actor: Actor, call_id: str, name: str, raw: str, causes: tuple[int, ...], *, most: int
@@ -233,10 +247,17 @@ class Pipeline:
 
     # 3 containment
     def _containment(self, p: Passage) -> Answered | None:
-        denied = self._containing.rule(p) or self._outcomes.rule(p)
+        denied = self._containing.rule(p) or acquiring.rule(self._seg, p) or self._outcomes.rule(p)
         return None if denied is None else self._record.refuse(p, "denied", denied.reason, hint=denied.hint)
 
     # 7 perform
+    def _moved(self, p: Passage) -> perform.Performed | None:
+        """Refuse what was begun and waited for its sandbox while another call changed what it refers to."""
+        if not self._containing.moved(p):
+            return None
+        p.started_us = self._seg.clock()
+        return perform.Performed(value=None, error=ErrorBody("denied", MOVED), detail=None, duration_us=0, began=False)
+
     async def _perform(self, p: Passage, turn: Turn) -> perform.Performed:
         tool, checked = known(p)
         seg = self._seg

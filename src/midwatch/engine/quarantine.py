@@ -20,8 +20,10 @@ from midwatch.gates.review import Speaker
 from midwatch.records.event import Event, EventDraft
 from midwatch.store.port import Store, Tx
 
-__all__ = ["Quarantined", "begins", "held", "lift", "quarantine", "releases"]
+__all__ = ["HEAD", "Quarantined", "begins", "held", "lift", "quarantine", "releases"]
 
+HEAD: Final = "quarantine.head"
+"""Setting of the home: the newest event by which something was quarantined, or let go on."""
 _OWN: Final = ("event.quarantined", "event.lifted")
 
 
@@ -61,6 +63,7 @@ def quarantine(store: Store, event: int, *, speaker: Speaker, reason: str, at_us
             return Quarantined(event, own[0].seq, 0, already=True)
         data = {"event": event, "by": speaker.name, "channel": speaker.channel, "reason": clean(tx, reason)}
         by = tx.ledger.append(EventDraft("event.quarantined", found.run, at_us, data, causes=(event,)))
+        tx.watch.put(HEAD, str(by).encode())
         return Quarantined(event, by, tx.causes.quarantine(event, by=by))
 
     return store.write(work, durable=True)
@@ -91,6 +94,7 @@ def lift(store: Store, event: int, *, speaker: Speaker, reason: str, at_us: int)
             data["reason"] = clean(tx, reason)
             by = tx.ledger.append(EventDraft("event.lifted", found.run, at_us, data, causes=(order.seq,)))
             marked += tx.causes.lift(order.seq)
+            tx.watch.put(HEAD, str(by).encode())
         return Quarantined(event, by, marked)
 
     return store.write(work, durable=True)

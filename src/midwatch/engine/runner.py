@@ -29,6 +29,7 @@ from midwatch.config.specs import TeamSpec
 from midwatch.engine import books, rebinding, releasing
 from midwatch.engine.context import Halted, Segment
 from midwatch.engine.foreign import Hosted, host, is_ours
+from midwatch.engine.issuing import issue_root
 from midwatch.engine.nodes import Nodes
 from midwatch.errors import (
     BoundReached,
@@ -212,7 +213,7 @@ async def _guarded(seg: Segment, course: _Course, request: Any) -> _Stop:
     """Run the graph beside its watcher and turn every way to stop into one value."""
     async with _watched(seg) as tasks:
         try:
-            task = asyncio.ensure_future(_drive(seg, course, request))
+            task = asyncio.ensure_future(_asked(seg, course, request))
             tasks.append(task)
             return await task
         except Halted as halted:
@@ -237,6 +238,12 @@ def _raised(seg: Segment, error: Exception) -> _Stop:
         return _Stop("paused", code="drained", message=f"a node asked the run to stop: {error}")
     kind = type(error).__name__
     return _Stop("failed", code="internal", message=f"a node failed with {kind}; see the trace", detail=repr(error))
+
+
+async def _asked(seg: Segment, course: _Course, request: Any) -> _Stop:
+    """Read out of the request what it allows, before the graph lets anything else in; then run it."""
+    await issue_root(seg, request)
+    return await _drive(seg, course, request)
 
 
 async def _drive(seg: Segment, course: _Course, request: Any) -> _Stop:

@@ -28,6 +28,7 @@ from midwatch.config.specs import TeamSpec
 from midwatch.containment import policies
 from midwatch.containment.provenance import Seen, Trail, field_label
 from midwatch.containment.reach import Reach
+from midwatch.engine.mandating import asked_for
 from midwatch.records.label import UNKNOWN, Cause, Label, join, label
 from midwatch.tools.contract import ToolContract
 from midwatch.tools.shape import KERNEL_ARGUMENTS
@@ -46,6 +47,9 @@ _WRITERS: Final = 2_000
 NOW: Final = 1 << 62
 """As the place in the ledger at which an agent chose: whenever that was, it may have seen everything."""
 
+_PAYLOAD: Final = ToolContract(
+    "run.payload", "", "of whatever triggered the run", {"type": "object", "additionalProperties": False}, {}, "read"
+)
 _GONE: Final = ToolContract("gone.gone", "", "", {"type": "object", "additionalProperties": False}, {}, "read")
 
 
@@ -73,9 +77,12 @@ class Trails:
         self._known: set[int] = set()
         self._made: dict[int, Label] = {}
         self._blind = False
-        self.asked_by, self._request, done = segment.store.read(self._past)
+        self.asked_by, request, done = segment.store.read(self._past)
+        self._request, self._payload = asked_for(request)
         self.reach = Reach(policies.rights(segment.fleet, segment.registry), requester=self.asked_by)
-        self._sources = policies.sources(segment.fleet, segment.registry, requester=self.asked_by, closed=None)
+        root = segment.mandating.root()
+        self._closed = policies.closed(segment.fleet, segment.registry, requester=self.asked_by, root=root)
+        self._sources = policies.sources(segment.fleet, segment.registry, requester=self.asked_by, closed=self._closed)
         for row, parts in done:
             self._take(row, *parts)
 
@@ -123,13 +130,17 @@ class Trails:
 
     def written(self, tx: Tx, paths: Sequence[str] | None) -> Label | None:
         """Join the labels of the calls, of any run, that left what lies at or below these paths (None: anywhere); None: there are none."""
-        seqs = tx.causes.writers(self._seg.run, paths, limit=_WRITERS + 1)
+        seqs = self.writers(tx, paths)
         if len(seqs) > _WRITERS:
             return UNKNOWN
         for seq in seqs:
             if seq not in self._made:
                 self._made[seq] = label_of(tx, seq)
         return join(*(self._made[seq] for seq in seqs)) if seqs else None
+
+    def writers(self, tx: Tx, paths: Sequence[str] | None) -> tuple[int, ...]:
+        """Give the calls that left what lies there: its version, as far as the ledger knows."""
+        return tuple(tx.causes.writers(self._seg.run, paths, limit=_WRITERS + 1))
 
     def _past(self, tx: Tx) -> tuple[str | None, Any, list[tuple[EffectRow, _Parts]]]:
         run = tx.runs.get(self._seg.run)
@@ -163,7 +174,10 @@ class Trails:
             began = {asker}
             if spec is not None and spec.command:  # a program acts by words of its own author
                 began.add(Cause("third_party", f"command:{agent}"))
-            self._minds[name] = _Mind(Trail(self._request, label(began), sources=self._sources, closed=None))
+            trail = Trail(self._request, label(began), sources=self._sources, closed=self._closed)
+            if self._payload is not None:  # whoever sent it is a stranger, whatever it says of itself
+                trail.add(Seen(_PAYLOAD, {}, self._payload, label(began)))
+            self._minds[name] = _Mind(trail)
         return self._minds[name]
 
 
