@@ -88,6 +88,7 @@ def caller(tmp_path: Path) -> Caller:
 
 
 GOOD = {
+    "blocks.write": '{"text": "```py src/app.py\\nx = 1\\n```"}',
     "files.read": '{"path": "note.txt"}',
     "files.list": "{}",
     "files.write": '{"path": "a/b.txt", "content": "new"}',

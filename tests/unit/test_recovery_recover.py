@@ -176,6 +176,8 @@ REFUSED: list[tuple[Any, ...]] = [
     ("ambiguous", '{"action":"restart", ...}'),
     ("ambiguous", '{"action":"restart","args":{"a":1, …},}'),
     ("ambiguous", '{"action":"restart","target":`x`}'),
+    ("ambiguous", '{"action":"restart","target":undefined}'),
+    ("ambiguous", "{action: 'restart', target: nil}"),
     ("ambiguous", '{"action":"restart","target":"C:\\Users\\new"}'),
     ("ambiguous", "{\"action\":\"restart\"} or {'action':'delete'}"),
     ("ambiguous", "```\n{'action':'delete'}\n```\nor {'action':'restart'}"),
@@ -245,6 +247,13 @@ def test_arrays(value: Any, text: str) -> None:
         'I will read it.\n\n{"name": "read", "arguments": {"path": "/etc/hosts"}}',
         "<tool_call>{'name': 'read', 'arguments': {'path': '/etc/hosts'}}</tool_call>",
         '<tool_call>\n{"name": "read", "arguments": {"path": "/etc/hosts"}\n</tool_call>',
+        "<tool_call>\n<function=read>\n<parameter=path>\n/etc/hosts\n</parameter>\n</function>\n</tool_call>",
+        '<invoke name="read"><parameter name="path">/etc/hosts</parameter></invoke>',
+        '<tool_call><name>read</name><arguments>{"path": "/etc/hosts"}</arguments></tool_call>',
+        (
+            "<function=read><parameter=path>/x</parameter></function> no:\n"
+            "<function=read><parameter=path>/etc/hosts</parameter></function>"
+        ),
     ],
 )
 def test_tool_calls_written_as_text(text: str) -> None:
@@ -252,6 +261,29 @@ def test_tool_calls_written_as_text(text: str) -> None:
     found = recover(text, CALLS)
     assert isinstance(found, Recovered)
     assert {"name": "read", "arguments": {"path": "/etc/hosts"}} == found.value
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("truncated", "<function=read>\n<parameter=path>\n/etc/hosts"),
+        ("truncated", "<function=read>\n<parameter=path>/etc/hosts</parameter>\n"),
+        ("duplicate_keys", "<function=read><parameter=path>a</parameter><parameter=path>b</parameter></function>"),
+        ("ambiguous", "<function=read><parameter=path>a</parameter>and more</function>"),
+        ("schema", "<function=shell><parameter=cmd>rm</parameter></function>"),
+        (
+            "schema",
+            '<function=read><parameter=text>{"name": "read", "arguments": {"path": "/x"}}</parameter></function>',
+        ),
+        ("no_candidate", "<think><function=read><parameter=path>/etc/hosts</parameter></function></think>"),
+        ("duplicate_keys", '<tool_call><name>read</name><arguments>{"path": "a", "path": "b"}</arguments></tool_call>'),
+    ],
+)
+def test_a_call_in_elements_is_read_whole_or_not_at_all(code: str, text: str) -> None:
+    """What stands inside a value is never the call; a cut call, a name twice or words between parts refuse it."""
+    found = recover(text, CALLS)
+    assert isinstance(found, Refused)
+    assert code == found.code
 
 
 def test_a_tool_that_is_not_allowed_is_refused() -> None:

@@ -18,6 +18,7 @@ from midwatch.recovery.repair import repair
 from midwatch.recovery.scan import Region, TooComplex, scan
 from midwatch.recovery.schema import Validator
 from midwatch.recovery.strict import NotStrict, loads_strict
+from midwatch.recovery.tags import Tagged, readings
 
 __all__ = ["LIMIT_BYTES", "REFUSALS", "RULES", "Clean", "Recovered", "Refused", "recover"]
 
@@ -25,7 +26,7 @@ LIMIT_BYTES: Final = 65_536
 MAX_TRIED: Final = 8
 """How many broken regions are repaired, counted from the end."""
 
-RULES: Final = ("unwrapped", "scan", "fenced", "repair_fenced", "repair")
+RULES: Final = ("unwrapped", "scan", "fenced", "tagged", "repair_fenced", "repair")
 REFUSALS: Final = (
     "empty",
     "too_long",
@@ -56,7 +57,8 @@ class Recovered:
 
     Attributes:
         value: fits the schema.
-        rule: one of `RULES`: a string that held JSON, a strict value in prose or in a fenced block, a repaired one.
+        rule: one of `RULES`: a string that held JSON, a strict value in prose or in a fenced block, a call written as elements, a
+            repaired value.
         repairs: what was repaired, in sentences that repeat nothing of the text, as far as the library names it (it is
             silent about a trailing comma); always empty for the rules that do not repair.
         dropped_bytes: UTF-8 bytes of the text that are not part of the value.
@@ -133,7 +135,7 @@ def _search(text: str, body: str, validator: Validator, *, unwrapped: bool = Fal
         return found
     region = found.region
     plain, fenced = ("scan", "fenced") if region.strict else ("repair", "repair_fenced")
-    rule = fenced if region.fenced else plain
+    rule = "tagged" if region.call is not None else fenced if region.fenced else plain
     if unwrapped and region.strict and (region.start, region.end) == (0, len(body)):
         rule = "unwrapped"
     kept = _bytes(text) if rule == "unwrapped" else _bytes(body[region.start : region.end])
@@ -170,6 +172,8 @@ def _read(body: str, region: Region, validator: Validator) -> _Found | Refused:
     """Read one region: strictly, or repaired; the schema is the gate of both."""
     if region.code:
         return Refused(region.code)
+    if region.call is not None:
+        return _typed(region, region.call, validator)
     value: Any = region.value
     repairs: tuple[str, ...] = ()
     if not region.strict:
@@ -180,6 +184,17 @@ def _read(body: str, region: Region, validator: Validator) -> _Found | Refused:
     if validator.fits(value):
         return _Found(region, value, repairs)
     return Refused("schema", validator.errors(value))
+
+
+def _typed(region: Region, call: Tagged, validator: Validator) -> _Found | Refused:
+    """Read a call written as elements: one typing of its values must fit, and no other."""
+    try:
+        fitting = [value for value in readings(call) if validator.fits(value)]
+    except NotStrict as problem:
+        return Refused("no_candidate" if problem.code == "syntax" else problem.code)
+    if len(fitting) == 1:
+        return _Found(region, fitting[0], ())
+    return Refused("ambiguous") if fitting else Refused("schema", validator.errors({"tool": call.name}))
 
 
 def _bytes(text: str) -> int:

@@ -2,7 +2,7 @@
 
 In:   text.
 Out:  regions in the order of the text, none inside another: decoded strictly, refused with a code, or broken.
-May import: recovery.strict and the standard library. Must not know: schemas, repair.
+May import: recovery.strict, recovery.tags and the standard library. Must not know: schemas, repair.
 Why regions: once an object is broken, the objects inside it are fragments. `{"tool": "move", "args": {"to": "b"},}`
 must not be read as `{"to": "b"}`, so a broken region is passed over as a whole. Thoughts (`<think>…</think>`) are no
 answer, but the same tag inside a JSON string is text; one pass from left to right tells the two apart.
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from midwatch.recovery.strict import MAX_DEPTH, NotStrict, decode_at
+from midwatch.recovery.tags import OPENING, Tagged, tagged_at
 
 __all__ = ["Region", "TooComplex", "scan"]
 
@@ -23,7 +24,7 @@ WORK: Final = 24
 ATTEMPTS: Final = 4_096
 _THOUGHT: Final = r"(?:think|thinking|thought|reasoning|scratchpad)"
 _TOKEN: Final = re.compile(
-    rf"(?P<think><(?P<tag>{_THOUGHT})>)|(?P<thought></{_THOUGHT}>)|(?P<fence>`{{3,}}|~{{3,}})|(?P<open>[\[{{])",
+    rf"(?P<think><(?P<tag>{_THOUGHT})>)|(?P<thought></{_THOUGHT}>)|(?P<fence>`{{3,}}|~{{3,}})|(?P<call>{OPENING})|(?P<open>[\[{{])",
     re.IGNORECASE,
 )
 _STRICT_START: Final = re.compile(r'\{\s{0,1000}["}]|\[\s{0,1000}["{\[\]0-9tfnNI-]')
@@ -38,7 +39,7 @@ _COUNTED: Final = re.compile(r"\[\s{0,1000}[^\"'\u2018\u201c{\[]")
 _INSIDE: Final = re.compile(
     r'"(?P<double>[^"\\]*(?:\\.[^"\\]*)*(?P<double_end>"?))'
     r"|(?<=[{\[,:(])(?P<space>\s{0,200})'(?P<single>[^'\\]*(?:\\.[^'\\]*)*(?P<single_end>'?))"
-    r"|\\.|//[^\n]*|/\*|(?P<open>[{\[])|(?P<close>[}\]])|(?P<elided>\.\.\.|\u2026|`)",
+    r"|\\.|//[^\n]*|/\*|(?P<open>[{\[])|(?P<close>[}\]])|(?P<elided>\.\.\.|\u2026|`|\b(?:undefined|nil|NULL)\b)",
     re.DOTALL,
 )
 _CUT: Final = re.compile(rf"`{{3,}}|~{{3,}}|</(?:{_THOUGHT}|tool_call|function_call|answer|output)>", re.IGNORECASE)
@@ -60,6 +61,7 @@ class Region:
         fenced: inside a fenced block.
         code: empty for a strict value and for a broken region worth a repair; else why it can be neither.
         strict: decoded without any repair; `value` counts then.
+        call: written as elements; its values have no types yet.
     """
 
     start: int
@@ -68,6 +70,7 @@ class Region:
     code: str = ""
     strict: bool = False
     value: Any = None
+    call: Tagged | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,13 @@ def scan(text: str) -> list[Region]:
         elif token["thought"]:
             # A lone end tag: the model's template swallowed the beginning, and all before it was thought.
             regions, fenced = [], False
+        elif token["call"]:
+            call, position = tagged_at(text, token.start())
+            place = (token.start(), position, fenced)
+            regions.append(
+                Region(*place, code=call) if isinstance(call, str) else Region(*place, strict=True, call=call)
+            )
+            attempts += 1
         else:
             attempts += 1
             region, read = _region_at(text, token.start(), fenced)
@@ -139,7 +149,9 @@ def _doubt(text: str, start: int, extent: _Extent) -> str:
     if extent.too_deep:
         return "too_deep"
     if extent.elided:
-        return "ambiguous"  # something was left out (`...`), or quoted in a way that repair reads wrongly
+        return (
+            "ambiguous"  # something was left out (`...`), or written in a way that repair reads wrongly: `x`, undefined
+        )
     if _mixed_escapes(text[start : extent.end]):
         return "ambiguous"  # `C:\\Users\\new` with single backslashes: nobody can say which of them were meant
     if not extent.closed and (extent.in_string or not _COMPLETE.search(text, max(start, extent.end - 80), extent.end)):

@@ -27,7 +27,7 @@ from midwatch.tools.binding import ToolContext
 from midwatch.tools.contract import Arg, Out
 from midwatch.tools.decorate import tool
 
-__all__ = ["compare", "delete", "list_folder", "read", "state", "write"]
+__all__ = ["PathText", "Written", "compare", "delete", "list_folder", "put", "read", "state", "write"]
 
 MAX_FILE: Final = 1 << 20
 """Bytes of a file that may be read, and characters that may be written."""
@@ -193,26 +193,7 @@ def write(
         path: relative to the working directory, without `..`.
         content: the whole text; it is stored as UTF-8.
     """
-    data = content.encode()
-    with _parent(context, path, make=True) as (folder, name):
-        replaced = _ordinary(folder, name, missing_is_fine=True) is not None
-        # The key names the draft, so that what a killed attempt left behind is overwritten by its repetition.
-        draft = f".midwatch-{context.idempotency_key[:64]}"
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(draft, dir_fd=folder)
-        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, 0o644, dir_fd=folder)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(handle)
-            os.rename(draft, name, src_dir_fd=folder, dst_dir_fd=folder)
-        except OSError:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(draft, dir_fd=folder)
-            raise
-        os.fsync(folder)
-    return Written(path, len(data), replaced)
+    return put(context, path, content.encode())
 
 
 @_files(
@@ -234,6 +215,33 @@ def delete(context: ToolContext, path: Target) -> Annotated[Deleted, Out(author=
         os.unlink(name, dir_fd=folder)
         os.fsync(folder)
     return Deleted(path, found.st_size if found is not None else 0)
+
+
+def put(context: ToolContext, path: str, data: bytes) -> Written:
+    """Put a whole file in its place at once.
+
+    Raises:
+        ToolFailure: in words for the agent; nothing has changed.
+    """
+    with _parent(context, path, make=True) as (folder, name):
+        replaced = _ordinary(folder, name, missing_is_fine=True) is not None
+        # The key names the draft, so that what a killed attempt left behind is overwritten by its repetition.
+        draft = f".midwatch-{context.idempotency_key[:64]}"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(draft, dir_fd=folder)
+        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, 0o644, dir_fd=folder)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(handle)
+            os.rename(draft, name, src_dir_fd=folder, dst_dir_fd=folder)
+        except OSError:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(draft, dir_fd=folder)
+            raise
+        os.fsync(folder)
+    return Written(path, len(data), replaced)
 
 
 @contextlib.contextmanager
