@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from midwatch.containment.credentials import Finding, Scrubber
+from midwatch.containment.credentials import Finding, Scrubber, marked
 
 __all__ = ["HEADERS", "Acquired", "Issued", "in_arguments", "in_file", "in_headers"]
 
@@ -27,6 +27,10 @@ HEADERS: Final = re.compile(
 )
 """Headers whose whole value is a credential, whatever its form."""
 
+_LINE: Final = re.compile(
+    r"(?m)(?:^|[\"'\s])(?P<name>[A-Za-z][A-Za-z-]{2,40}):[ \t]{0,4}(?P<value>[^\s\"'][^\r\n\"']{0,4000})"
+)
+"""A header as a command or a list of lines writes it."""
 _WORD: Final = re.compile(r"[A-Za-z0-9+/_=-]{20,200}")
 _MOST: Final = 1 << 20
 _RANDOM: Final = 4.0
@@ -102,10 +106,17 @@ class _Collector(Scrubber):
 
 
 def in_arguments(arguments: Mapping[str, Any], issued: Issued) -> tuple[Acquired, ...]:
-    """Find credentials in a call's arguments: they would be used."""
-    found = [
-        item for name, text in _texts(arguments, "") for item in _in(text, f"argument {issued.clean(name)}", issued)
-    ]
+    """Find credentials in a call's arguments, also those that a marker stands for by now, headers and cookies: they would be used."""
+    found: list[Acquired] = []
+    for name, text in _texts(arguments, ""):
+        where = f"argument {issued.clean(name)}"
+        found += [Acquired(item.kind, where, item.marker, dead=True) for item in marked(text)]
+        found += _in(text, where, issued)
+        found += [
+            Acquired("header", where, item.marker, dead=True)
+            for item in in_headers(_headers(text), issued)
+            if item.dead
+        ]
     return tuple(dict.fromkeys(found))
 
 
@@ -127,6 +138,10 @@ def in_file(path: str, content: bytes, issued: Issued) -> tuple[Acquired, ...]:
     """Find credentials that lie in a file of a sandbox: planted there, and dead if they are used."""
     text = content[:_MOST].decode("utf-8", "replace")
     return tuple(dict.fromkeys(_in(text, f"file {issued.clean(path)}", issued, planted=True)))
+
+
+def _headers(text: str) -> Iterator[tuple[str, str]]:
+    yield from ((found["name"], found["value"]) for found in _LINE.finditer(text) if HEADERS.fullmatch(found["name"]))
 
 
 def _in(text: str, where: str, issued: Issued, *, planted: bool = False) -> Iterator[Acquired]:
@@ -156,7 +171,9 @@ def _texts(value: Any, name: str) -> Iterator[tuple[str, str]]:
     elif isinstance(value, Mapping):
         for key, item in value.items():
             inner = f"{name}.{key}" if name else str(key)
-            if isinstance(item, str) and re.search(r"(?i)pass|secret|token|key|auth|credential", str(key)):
+            if isinstance(item, str) and HEADERS.fullmatch(str(key)):
+                yield inner, f"{key}: {item}"
+            elif isinstance(item, str) and re.search(r"(?i)pass|secret|token|key|auth|credential", str(key)):
                 yield inner, f'{key}="{item}"'
             else:
                 yield from _texts(item, inner)

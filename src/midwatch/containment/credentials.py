@@ -24,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-__all__ = ["SCRUB_KEY", "Finding", "Scrubber"]
+__all__ = ["SCRUB_KEY", "Finding", "Scrubber", "marked"]
 
 _MARKER: Final = r"\[credential:[a-z]{2,16}:[0-9a-f]{8}\]"
 _MARKERS: Final = re.compile(_MARKER)
@@ -142,6 +142,11 @@ class Finding:
 
     kind: str
     marker: str
+
+
+def marked(text: str) -> tuple[Finding, ...]:
+    """Give the markers that stand in a text: each is a credential that came in here and was taken out."""
+    return tuple(Finding(found[0].split(":")[1], found[0]) for found in _MARKERS.finditer(text))
 
 
 SCRUB_KEY: Final = "scrub-key"

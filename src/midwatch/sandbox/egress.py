@@ -335,8 +335,8 @@ class Attachment:
         barred(broker.bars, entry.request)
         with self._room.lease() as grow:
             body = await channel.body(head, grow)
-            if self._vault.holds(body):
-                raise Refused("the request holds a secret of the broker, which was never given to the sandbox")
+            if reason := self._vault.refusal(found.headers, body):
+                raise Refused(reason)
             if found.allow.rule.stage and found.method not in READS:
                 await self._stage(channel, found, body, entry)
                 return

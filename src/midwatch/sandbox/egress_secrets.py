@@ -7,7 +7,7 @@ What the sandbox sends of its own, and what becomes of it. A credential that was
 (CONTAINMENT.md 29), and to drop one silently would ask as somebody else than was meant, so the rest is refused:
     replaced  a header that the rule adds: clients insist on some key, and the rule's value is what is sent
     dropped   the dummy key of `bridge.proxy_environment`; `Proxy-Authorization`, which is for the broker, who needs none
-    refused   every other credential: in headers, cookies, the query, before an `@`
+    refused   every other credential: in headers, cookies, the query, before an `@`; of a body, fields that are named as one, known forms
 Answers lose `Set-Cookie`: a cookie is a credential that was not issued through the broker, and a client would send it next time.
 """
 
@@ -22,7 +22,18 @@ from urllib.parse import quote, quote_plus, unquote_plus
 
 from midwatch.sandbox.bridge import DUMMY_KEY
 
-__all__ = ["SHORTEST", "Echoed", "Pair", "Refused", "Scan", "Vault", "cleared", "query_refusal", "takes_secret"]
+__all__ = [
+    "SHORTEST",
+    "Echoed",
+    "Pair",
+    "Refused",
+    "Scan",
+    "Vault",
+    "body_refusal",
+    "cleared",
+    "query_refusal",
+    "takes_secret",
+]
 
 Pair = tuple[str, str]
 SHORTEST: Final = 8
@@ -79,6 +90,9 @@ _KNOWN: Final = re.compile(
     r"|SG\.[\w-]{16}|[rsp]k_(?:live|test)_[A-Za-z0-9]{16}|-----BEGIN [A-Z ]{0,40}PRIVATE KEY)"
 )
 
+_PART: Final = re.compile(r"(?i)content-disposition:[^\r\n]{0,200}\bname=\"?([^\"\r\n;]{1,200})")
+_FIELD: Final = re.compile(r'"([^"\\]{1,100})"\s{0,20}:\s{0,20}"[^"]')
+
 
 class Refused(Exception):
     """A request that is not sent; the message says why and holds no value that the sandbox or a secret gave."""
@@ -124,6 +138,43 @@ def query_refusal(query: str, known: Callable[[str], bool] | None = None) -> str
     if _holds(unquote_plus(query), known) or _holds(query, known):
         return "the address holds a credential of the sandbox's own; the rule of the host must add it as a header"
     return None
+
+
+def body_refusal(headers: Sequence[Pair], body: bytes) -> str | None:
+    """Say why a body cannot be sent: a field of a form or of JSON is a credential by its name, or a known form stands in it.
+
+    What only says that it holds one, such as a program that assigns a password, is content, and passes.
+    """
+    kind = next((value for name, value in headers if name.lower() == "content-type"), "").lower()
+    text = body.decode("utf-8", "replace")
+    own = _KNOWN.search(text) is not None
+    if "x-www-form-urlencoded" in kind:
+        own = own or query_refusal(text) is not None
+    elif "multipart/" in kind:
+        own = own or any(_QUERY.match(found[1].lower()) for found in _PART.finditer(text))
+    elif "json" in kind or text[:1] in ("{", "["):
+        own = own or _json_holds(text)
+    return (
+        "the body holds a credential of the sandbox's own; the rule of the host must add it as a header"
+        if own
+        else None
+    )
+
+
+def _json_holds(text: str) -> bool:
+    try:
+        todo = [json.loads(text)]
+    except (ValueError, RecursionError):
+        return any(_QUERY.match(found[1].lower()) for found in _FIELD.finditer(text))
+    while todo:
+        item = todo.pop()
+        if isinstance(item, dict):
+            if any(isinstance(value, str) and value and _QUERY.match(str(key).lower()) for key, value in item.items()):
+                return True
+            todo += item.values()
+        elif isinstance(item, list):
+            todo += item
+    return False
 
 
 def _plain(name: str) -> str:
@@ -172,6 +223,12 @@ class Vault:
     def holds(self, *texts: bytes) -> bool:
         """Say whether a secret stands in what the sandbox wants to send: it was never given one, so it got it elsewhere."""
         return any(form in text for text in texts for form in self._forms)
+
+    def refusal(self, headers: Sequence[Pair], body: bytes) -> str | None:
+        """Say why a body cannot be sent; see `body_refusal`."""
+        if self.holds(body):
+            return "the request holds a secret of the broker, which was never given to the sandbox"
+        return body_refusal(headers, body)
 
     def masked(self, text: str) -> str:
         """Give a text that can be recorded."""

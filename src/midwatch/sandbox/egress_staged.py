@@ -79,7 +79,10 @@ def _ordered(
         wrong = problem(rule)
         if wrong:
             raise Refused(f"egress rule: {wrong}")
-    return order(rules, vault, known, request.method, asked_at(request.url), request.headers)
+    found = order(rules, vault, known, request.method, asked_at(request.url), request.headers)
+    if reason := vault.refusal(found.headers, body):
+        raise Refused(reason)
+    return found
 
 
 async def _sent(
