@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from midwatch.engine import quarantine
 from midwatch.engine.mandating import Stale
 from midwatch.engine.observing import where
-from midwatch.engine.outcomes import Changed
 from midwatch.engine.passage import Answered, Passage, Waiting, draft, known
 from midwatch.errors import Divergence, FenceLost, GateNotUsable, RunHalted, StoreError
 from midwatch.records.effect import EffectRow
@@ -75,10 +74,6 @@ class Journal:
                 return Waiting(gate=p.effect)
             p.mark("journal", "deny", reason="gate")
             return self._record.refuse(p, "denied", str(error))
-        except Changed as changed:
-            self._record.release(p)
-            p.mark("journal", "deny", reason=str(changed))
-            return self._record.refuse(p, "conflict", str(changed), hint="propose it again; a person is asked then")
         except (FenceLost, RunHalted, Divergence, StoreError) as error:
             raise seg.stop(error) from error
         return None

@@ -36,6 +36,7 @@ from midwatch.containment.retries import (
 from midwatch.containment.roles import Place, TooMany, places
 from midwatch.containment.verdict import BY, Ruling
 from midwatch.engine import granting
+from midwatch.engine.mandating import Stale
 from midwatch.engine.passage import known
 from midwatch.engine.staged import layer_of
 from midwatch.records.decision import Allowed, Ask, Denied
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from midwatch.store.port import Tx
     from midwatch.tools.contract import ToolContract
 
-__all__ = ["HINT", "Changed", "Outcomes"]
+__all__ = ["HINT", "Outcomes"]
 
 HINT: Final = "what you changed does not make it allowed; say what you need, and a person decides"
 _KINDS: Final = ("intent", "finished", "gate.used")
@@ -108,14 +109,14 @@ class Outcomes:
         """Judge once more in the transaction of the intent: another call may have changed something since.
 
         Raises:
-            Changed: it would wait for a person now, and nobody was asked.
+            Stale: it would wait for a person now, and nobody was asked.
         """
         if p.contained is not None or self._seg.fleet.containment.mode != "enforce" or self._needless(p):
             return
         self._fold(tx)
         found = self._escalation(tx, self._attempt(p))
         if found is not None:
-            raise Changed(found.reason())
+            raise Stale(found.reason())
 
     def _held(self, p: Passage, found: Escalation) -> Denied | None:
         """Ask; whoever was asked anyway is told the same card. Nobody there who may say yes: denied."""
@@ -308,10 +309,6 @@ class Outcomes:
             checked = arguments.check(found, values if isinstance(values, str | Mapping) else {})
             if not isinstance(checked, Envelope):
                 yield found.contract, checked.arguments
-
-
-class Changed(Exception):
-    """What a call was allowed by changed before it began."""
 
 
 def able(read: Callable[[Callable[[Tx], Any]], Any], role: str, *, tool: str, asked_by: str | None) -> bool:
