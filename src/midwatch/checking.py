@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from midwatch.config.fleet import Fleet
     from midwatch.tools.registry import Registry
 
-__all__ = ["check_fleet", "unenforced"]
+__all__ = ["check_fleet"]
 
 
 def check_fleet(
@@ -38,7 +38,6 @@ def check_fleet(
     env = os.environ if environ is None else environ
     found, warned = check_config(fleet)
     errors, warnings = list(found), list(warned)
-    errors += unenforced(fleet)
     try:
         registry = Registry.load(list(fleet.tools), fleet.base)
     except MidwatchError as error:
@@ -71,7 +70,7 @@ def check_fleet(
     errors += found
     warnings += [*warned, *_idle_grants(fleet, registry), *_peopled(fleet)]
     routes = []
-    for alias in sorted({fleet.route_of(name).alias for name in fleet.agents}):
+    for alias in sorted(fleet.used_routes):
         route = fleet.routes[alias]
         shown, problem = _priced(fleet, route, env)
         routes.append(shown)
@@ -125,25 +124,6 @@ def _peopled(fleet: Fleet) -> Iterator[Problem]:
         if wanted > 1:
             message = f"takes {wanted} people with tokens, whoever starts the run not counted; `midwatch principals add` makes them"
             yield Problem(fleet.where("gates", index), message, "needs-people")
-
-
-def unenforced(fleet: Fleet) -> list[Problem]:
-    """Bounds that the schema takes and the engine does not hold yet: refused, never ignored."""
-    problems = [
-        Problem(
-            fleet.where("agents", name, "limits"),
-            f"`limits.wall` of `{name}` is not enforced by this version; bound the run in `budgets.run.wall`",
-            "not-guaranteed",
-        )
-        for name, agent in fleet.agents.items()
-        if agent.limits.wall is not None
-    ]
-    for scope, budget in fleet.budgets.items():
-        timed = sorted({"wall", "working"} & set(budget.caps))
-        if scope != "run" and timed:
-            message = f"`{timed[0]}` of `{scope}` is not enforced by this version; only `budgets.run` bounds time"
-            problems.append(Problem(fleet.where("budgets", scope), message, "not-guaranteed"))
-    return problems
 
 
 def _priced(fleet: Fleet, route: RouteSpec, env: Mapping[str, str]) -> tuple[dict[str, Any], Problem | None]:

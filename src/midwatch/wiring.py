@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from midwatch.checking import check_fleet, unenforced
+from midwatch.checking import check_fleet
 from midwatch.config.apart import not_apart
 from midwatch.config.fleet import Fleet
 from midwatch.errors import InvalidFleet, NotFound, RunHalted, SandboxError
@@ -98,9 +98,16 @@ def copy_store(home: Path, url: str) -> VerifyReport:
 
 
 def load_fleet(
-    path: str | Path, *, preset: str | None = None, environ: Mapping[str, str] | None = None
+    path: str | Path,
+    *,
+    preset: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    home: Path | None = None,
 ) -> tuple[Fleet, str]:
     """Load a fleet file and say in plain words which model it will use, and why; `models.routes.choose_preset` decides.
+
+    Args:
+        home: where it is to run: a file that a run of this home broke is taken as it was last endorsed.
 
     Raises:
         InvalidFleet: with every problem.
@@ -108,11 +115,23 @@ def load_fleet(
     from midwatch.models.routes import choose_preset  # noqa: PLC0415 - the price list takes 0.2 s to load
 
     env = os.environ if environ is None else environ
-    fleet = Fleet.load(path, preset=preset, environ=env)
+    fleet = _load(path, preset, env, home)
     choice = choose_preset(env, fleet.presets, asked=preset)
     if choice.preset is not None and choice.preset != fleet.preset:
-        fleet = Fleet.load(path, preset=choice.preset, environ=env)
+        fleet = _load(path, choice.preset, env, home)
     return fleet, f"{_start_info(fleet)}; {choice.words}"
+
+
+def _load(path: str | Path, preset: str | None, env: Mapping[str, str], home: Path | None) -> Fleet:
+    try:
+        return Fleet.load(path, preset=preset, environ=env)
+    except InvalidFleet as broken:
+        if home is None or not has_store(home):
+            raise
+        from midwatch.engine.rightful import restored  # noqa: PLC0415 - only where a file is broken
+
+        with open_store(home, environ=env) as store:
+            return restored(store, Path(path), broken, preset=preset, environ=env, at_us=clock())
 
 
 def backend_of(level: str) -> Backend:
@@ -209,20 +228,26 @@ def open(
     """
     from midwatch.containment.credentials import Scrubber  # noqa: PLC0415 - heavy rooms load only when a run begins
     from midwatch.engine.kernel import Kernel, Parts  # noqa: PLC0415 - langgraph costs a second
+    from midwatch.engine.rightful import rightful, withheld  # noqa: PLC0415 - as above
     from midwatch.isolating import isolation  # noqa: PLC0415 - as above
     from midwatch.tools.registry import Registry  # noqa: PLC0415 - as above
 
     env = os.environ if environ is None else environ
-    info = ""
+    info, place = "", home_path(home, env)
     if not isinstance(fleet, Fleet):
-        fleet, info = load_fleet(fleet, preset=preset, environ=env)
-    place = home_path(home, env)
-    _sound(fleet, env, place, workdir or Path.cwd())
+        fleet, info = load_fleet(fleet, preset=preset, environ=env, home=place)
     with contextlib.ExitStack() as stack:
+        if not has_store(place):  # what is not sound makes no home
+            _sound(fleet, env, place, workdir or Path.cwd())
         store = stack.enter_context(open_store(place, create=True, environ=env))
+        speaker = _speaker(store, token, env, channel)
+        right = rightful(store, fleet, speaker=speaker, environ=env, at_us=clock())
+        fleet = right.fleet
+        _sound(fleet, env, place, workdir or Path.cwd())
         if on_event is not None:
             stack.callback(store.on_commit(_listener(store, on_event)))
         registry = Registry.load(list(fleet.tools), fleet.base)
+        tools, pending = withheld(store, right, registry, speaker=speaker, at_us=clock())
         scrub = Scrubber(_scrub_key(store))
         grounds = isolation(fleet, registry, home=place, env=env, clock=clock, make=backend_of, known=scrub.holds)
         parts = Parts(
@@ -236,8 +261,11 @@ def open(
             pause=pause,
             workdir=(workdir or Path.cwd()).absolute(),
             govern=lambda: _govern(store, place, fleet.governor.stale_after_us, **choice.named(env)),
-            start_info=info or _start_info(fleet),
-            speaker=_speaker(store, token, env, channel),
+            start_info="; ".join(filter(None, (info or _start_info(fleet), right.told))),
+            speaker=speaker,
+            standings=(right.standing, tools),
+            withheld=pending,
+            words=right.words,
         )
         yield Kernel(parts)
 
@@ -245,7 +273,7 @@ def open(
 def _sound(fleet: Fleet, env: Mapping[str, str], home: Path, workspace: Path) -> None:
     """Raise `InvalidFleet` with everything that keeps this fleet from running here; what it only wishes for, the kernel refuses."""
     errors, _, _ = check_fleet(fleet, env)
-    kept = tuple(problem for problem in errors if problem.code != "not-guaranteed") or tuple(unenforced(fleet))
+    kept = tuple(problem for problem in errors if problem.code != "not-guaranteed")
     kept = (*kept, *not_apart(fleet, home=home, workspace=workspace, environ=env))
     if kept:
         raise InvalidFleet(kept)

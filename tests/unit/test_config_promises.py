@@ -51,11 +51,6 @@ WISHES = [
     ("mcp", "governor:", "mcp:\n  docs: {command: [serve]}\ngovernor:", [25]),
     ("daemon", "mode: child", "mode: daemon", [24]),
     ("cron", "mode: child", "mode: cron", [24]),
-    ("processes", '{cost: "$1"}', '{cost: "$1", processes: 3}', [17]),
-    ("concurrency", '{cost: "$1"}', '{cost: "$1", concurrency: 3}', [17]),
-    ("degrade", '{cost: "$1"}', '{cost: "$1", degrade: local}', [17]),
-    ("shadow", '{cost: "$1"}', '{cost: "$1", shadow: true}', [17]),
-    ("window of an agent", '  run: {cost: "$1"}', '  run: {cost: "$1"}\n  hand: {cost: "$1", per: day}', [18]),
     ("anthropic", "role: ceo, route: local", "role: ceo, route: claude", [5]),
     ("anthropic by preset", "routes:\n", "presets:\n  default:\n    local: anthropic/claude-x\nroutes:\n", [5]),
 ]  # fmt: skip
@@ -96,7 +91,7 @@ def test_each_wish_that_is_not_kept_is_refused_at_its_line(
 def test_all_wishes_are_refused_together(folder: Path) -> None:
     """One pass names everything, not only the first."""
     text = PLAIN
-    wanted = ("gvisor", "own gvisor", "daemon", "shadow", "anthropic")
+    wanted = ("gvisor", "own gvisor", "daemon", "anthropic")
     for name, old, new, _ in WISHES:
         if name in wanted:
             text = text.replace(old, new, 1)
@@ -113,11 +108,6 @@ def test_the_page_names_every_wish_that_is_refused() -> None:
     )
     more = (
         "governor.mode",
-        "processes",
-        "concurrency",
-        "degrade",
-        "shadow",
-        "`per`",
         "anthropic",
         "gvisor",
     )

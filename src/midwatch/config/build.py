@@ -26,6 +26,7 @@ from midwatch.config.file_model import (
     LimitsFile,
     ObservedFile,
     ReviewFile,
+    RungFile,
     WhenFile,
 )
 from midwatch.config.files import read_text
@@ -52,6 +53,7 @@ from midwatch.config.specs import (
     ObservedWhen,
     PolicySpec,
     ReviewSpec,
+    Rung,
     SandboxLimits,
     SandboxSpec,
     ScheduleSpec,
@@ -165,7 +167,7 @@ def _agent(
 def _limits(limits: LimitsFile | None) -> Limits:
     if limits is None:
         return Limits()
-    return Limits(limits.steps, limits.tokens, limits.cost, limits.tool_calls, limits.wall)
+    return Limits(limits.steps, limits.tokens, limits.cost, limits.tool_calls, limits.wall, limits.working)
 
 
 def _sandbox(sandbox: SandboxFile | None, base: Path) -> SandboxSpec | None:
@@ -223,8 +225,18 @@ def _graph(graph: GraphFile) -> TeamSpec | ImportSpec:
 
 def _budget(scope: str, budget: BudgetFile) -> BudgetSpec:
     caps = {unit: getattr(budget, unit) for unit in UNITS if getattr(budget, unit) is not None}
-    others = {unit: cap for unit in ("processes", "concurrency") if (cap := getattr(budget, unit)) is not None}
-    return BudgetSpec(scope, _frozen(caps), budget.per, _frozen(others), budget.degrade, budget.shadow)
+    rungs = sorted((_rung(rung) for rung in budget.degrade), key=lambda rung: rung.at)
+    return BudgetSpec(scope, _frozen(caps), budget.per, tuple(rungs), budget.shadow)
+
+
+def _rung(rung: RungFile) -> Rung:
+    return Rung(
+        _thousandths(rung.at), rung.route, _thousandths(rung.context) if rung.context else None, rung.specialists
+    )
+
+
+def _thousandths(percent: str) -> int:
+    return 10 * int(percent.removesuffix("%"))
 
 
 def _grant(grant: GrantFile) -> Grant:

@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 
 from midwatch.config.command_rules import check_command
 from midwatch.config.draft import Draft
-from midwatch.config.file_model import AgentFile, WhenFile
+from midwatch.config.file_model import AgentFile, BudgetFile, WhenFile
 from midwatch.config.files import locate
 from midwatch.config.policy_rules import check_mandates, check_policies, check_sources
 from midwatch.config.routing import aliases
@@ -173,14 +173,27 @@ def _budgets(draft: Draft) -> Iterator[Problem]:
     known = draft.names("agents") | draft.names("verticals") | set(RESERVED_SCOPES)
     for scope, budget in draft.file.budgets.items():
         place: Place = ("budgets", scope)
-        if scope not in known:
+        if scope not in known and not scope.startswith("node:"):
             yield _dangling(draft, place, "scope", scope, known)
-        units = (*UNITS, "processes", "concurrency")
-        if all(getattr(budget, unit) is None for unit in units):
-            message = f"the budget of `{scope}` bounds nothing; name at least one of {', '.join(units)}"
+        if all(getattr(budget, unit) is None for unit in UNITS):
+            message = f"the budget of `{scope}` bounds nothing; name at least one of {', '.join(UNITS)}"
             yield draft.problem(place, message, "empty-budget")
-        if scope == "run" and budget.per is not None:
-            yield draft.problem((*place, "per"), "a run has no window; take `per` away", "window-of-run")
+        if budget.per is not None and (scope == "run" or scope.startswith("node:")):
+            yield draft.problem(
+                (*place, "per"), "it lasts as long as a run and has no window; take `per` away", "window-of-run"
+            )
+        yield from _ladder(draft, place, budget)
+
+
+def _ladder(draft: Draft, place: Place, budget: BudgetFile) -> Iterator[Problem]:
+    routes = aliases(draft)
+    for index, rung in enumerate(budget.degrade):
+        where: Place = (*place, "degrade", index)
+        if rung.route is None and rung.context is None and rung.specialists is None:
+            message = "this rung makes nothing cheaper; name `route`, `context` or `specialists`, or take it away"
+            yield draft.problem(where, message, "idle-rung")
+        if rung.route is not None and rung.route not in routes:
+            yield _dangling(draft, where, "route", rung.route, routes)
 
 
 def _grants(draft: Draft) -> Iterator[Problem]:

@@ -18,6 +18,7 @@ from midwatch.config.file_types import (
     CRON_PATTERN,
     Argument,
     Block,
+    BudgetName,
     Count,
     Duration,
     Effects,
@@ -30,6 +31,8 @@ from midwatch.config.file_types import (
     Money,
     Name,
     Names,
+    OrWord,
+    Percent,
     PrincipalName,
     Span,
     Tokens,
@@ -63,6 +66,7 @@ __all__ = [
     "PriceFile",
     "ReviewFile",
     "RouteFile",
+    "RungFile",
     "ScheduleFile",
     "SourceFile",
     "TeamFile",
@@ -185,7 +189,9 @@ class RungFile(Block):
 
     at: Percent = Field(description="Share of the scope's fullest cap, such as `70%`.")
     route: Line | None = Field(None, description="Alias of the route that models are asked by from then on.")
-    context: Percent | None = Field(None, description="Share of its conversation that an agent still sees; the oldest turns go.")
+    context: Percent | None = Field(
+        None, description="Share of its conversation that an agent still sees; the oldest turns go."
+    )
     specialists: Count | None = Field(None, description="Specialists that a plan may still send out.")
 
 

@@ -42,6 +42,7 @@ __all__ = [
     "AllRoles",
     "Argument",
     "Block",
+    "BudgetName",
     "Causes",
     "Count",
     "Duration",
@@ -57,6 +58,7 @@ __all__ = [
     "Name",
     "Names",
     "OrWord",
+    "Percent",
     "PrincipalName",
     "Roles",
     "Share",
@@ -162,6 +164,8 @@ Count = Annotated[int, Field(ge=0, le=10**9)]
 Share = Annotated[int, *_share()]
 
 Name = Annotated[str, StringConstraints(pattern=_NAME_PATTERN)]
+BudgetName = Annotated[str, StringConstraints(pattern=r"^(?:[a-z][a-z0-9_-]{0,62}|node:[A-Za-z0-9_.-]{1,100})$")]
+Percent = Annotated[str, StringConstraints(pattern=r"^(?:100|[1-9]?[0-9])%$")]
 Argument = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,127}$")]
 EnvName = Annotated[str, StringConstraints(pattern=_ENV_PATTERN)]
 Line = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"^\S(?:[^\n]*\S)?$")]

@@ -164,6 +164,25 @@ class Fleet:
         return _assemble(source, path=file.absolute(), base=file.absolute().parent, preset=preset, environ=environ)
 
     @classmethod
+    def last(
+        cls,
+        file: Path,
+        values: Mapping[str, Any],
+        text: str,
+        *,
+        preset: str | None,
+        environ: Mapping[str, str],
+        prompts: Mapping[str, str],
+    ) -> Fleet:
+        """Make the fleet of a file out of what it said once; `prompts` as in `with_values`.
+
+        Raises:
+            InvalidFleet: as `load`.
+        """
+        source = Source(str(file), dict(values), {}, text)
+        return _assemble(source, path=file, base=file.parent, preset=preset, environ=environ, prompts=prompts)
+
+    @classmethod
     def from_text(
         cls,
         text: str,
@@ -210,9 +229,7 @@ class Fleet:
             InvalidFleet: as `load`, with the place for a line.
         """
         source = Source(self.source.name, dict(values), {}, text)
-        return _assemble(
-            source, path=self.path, base=self.base, preset=self.preset, environ=environ, prompts=prompts
-        )
+        return _assemble(source, path=self.path, base=self.base, preset=self.preset, environ=environ, prompts=prompts)
 
     def where(self, *place: str | int) -> str:
         """Give `file:line` of a place, such as `where("agents", "ceo", "tools")`, or of what encloses it."""
@@ -226,12 +243,31 @@ class Fleet:
     def used_routes(self) -> frozenset[str]:
         """Give the aliases that something in this fleet calls: its agents, and what reads its requests."""
         planner = self.containment.planner
-        return frozenset({*(agent.route for agent in self.agents.values()), *(() if planner is None else (planner,))})
+        rungs = {rung.route for budget in self.budgets.values() for rung in budget.degrade if rung.route is not None}
+        agents = (agent.route for agent in self.agents.values())
+        return frozenset({*agents, *rungs, *(() if planner is None else (planner,))})
 
     def sandbox_of(self, agent: str) -> SandboxSpec:
         """Give the sandbox that an agent's tools act in: its own, else the fleet's; `backend` is never None."""
         spec = self.agents[agent].sandbox or self.sandbox
-        return spec if spec.backend is not None else dataclasses.replace(spec, backend=DEFAULT_BACKEND)
+        spec = spec if spec.backend is not None else dataclasses.replace(spec, backend=DEFAULT_BACKEND)
+        share = self._processes(agent)
+        if share is None or (spec.limits.processes is not None and spec.limits.processes <= share):
+            return spec
+        return dataclasses.replace(spec, limits=dataclasses.replace(spec.limits, processes=share))
+
+    def _processes(self, agent: str) -> int | None:
+        """Give an agent's share of the processes that its scopes may have at once; each of its sandboxes gets no more."""
+        members = {"fleet": self.agents, "run": self.agents, agent: (agent,), **self.verticals}
+        shares = []
+        for scope in ("fleet", "run", self.vertical_of(agent), agent):
+            cap = self.budgets[scope].caps.get("processes") if scope in self.budgets else None
+            if scope is None or cap is None or self.budgets[scope].shadow:
+                continue
+            working = [self.agents[name] for name in members[scope] if self.agents[name].role != "ceo"]
+            cells = sum(2 if one.command else 1 for one in working)  # a program has a sandbox beside that of its tools
+            shares.append(max(1, cap // max(1, cells)))
+        return min(shares, default=None)
 
     def vertical_of(self, agent: str) -> str | None:
         """Give the vertical of an agent, or None."""

@@ -24,7 +24,6 @@ def not_guaranteed(fleet: Fleet) -> tuple[Problem, ...]:
         for found in (
             _routes(fleet),
             _agents(fleet),
-            _budgets(fleet),
             _servers(fleet),
             _operation(fleet),
         )
@@ -52,21 +51,6 @@ def _agents(fleet: Fleet) -> Iterator[Problem]:
 def _sandbox(fleet: Fleet, place: tuple[str | int, ...], sandbox: SandboxSpec | None) -> Iterator[Problem]:
     if sandbox is not None and sandbox.backend == "gvisor":
         yield _refuse(fleet, place, "the sandbox `gvisor`", "write `backend: docker` and `runtime: runsc`")
-
-
-def _budgets(fleet: Fleet) -> Iterator[Problem]:
-    for scope, budget in fleet.budgets.items():
-        for unit in budget.others:
-            yield _refuse(fleet, ("budgets", scope, unit), f"a bound of {unit} for `{scope}`", "take it away")
-        if budget.degrade is not None:
-            yield _refuse(fleet, ("budgets", scope, "degrade"), f"`degrade` of `{scope}`", "take it away")
-        if budget.shadow:
-            yield _refuse(
-                fleet, ("budgets", scope, "shadow"), f"`shadow` of `{scope}`", "set a bound that may stop runs"
-            )
-        if scope in fleet.agents and budget.per is not None:
-            place = ("budgets", scope, "per")
-            yield _refuse(fleet, place, f"a window for the agent `{scope}`", "take `per` away: it bounds each run then")
 
 
 def _servers(fleet: Fleet) -> Iterator[Problem]:

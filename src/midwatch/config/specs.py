@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-from midwatch.config.specs_bounds import BudgetSpec, GovernorSpec, Limits, Per
+from midwatch.config.specs_bounds import BudgetSpec, GovernorSpec, Limits, Per, Rung
 from midwatch.config.specs_review import (
     ChannelFormat,
     ChannelSpec,
@@ -58,6 +58,7 @@ __all__ = [
     "Provider",
     "ReviewSpec",
     "RouteSpec",
+    "Rung",
     "SandboxLimits",
     "SandboxSpec",
     "ScheduleSpec",

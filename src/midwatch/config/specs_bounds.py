@@ -7,12 +7,12 @@ Units: money in micro-dollars, time in microseconds; all whole numbers.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from midwatch.records.spend import Unit
 
-__all__ = ["BudgetSpec", "GovernorSpec", "Limits", "Per"]
+__all__ = ["BudgetSpec", "GovernorSpec", "Limits", "Per", "Rung"]
 
 Per = Literal["hour", "day", "month"]
 
@@ -26,6 +26,7 @@ class Limits:
     cost: int | None = None
     tool_calls: int | None = None
     wall: int | None = None
+    working: int | None = None
 
     def amounts(self) -> dict[Unit, int]:
         """Give the bounds that are set, by unit."""
@@ -35,8 +36,24 @@ class Limits:
             "tool_calls": self.tool_calls,
             "steps": self.steps,
             "wall": self.wall,
+            "working": self.working,
         }
         return {unit: amount for unit, amount in named.items() if amount is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One rung of a ladder: what becomes cheaper once a scope has used so much of its fullest cap.
+
+    Attributes:
+        at: thousandths of a cap. route: alias that models are asked by.
+        context: thousandths of the conversation that is still sent. specialists: how many a plan may send out.
+    """
+
+    at: int
+    route: str | None = None
+    context: int | None = None
+    specialists: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +61,16 @@ class BudgetSpec:
     """The caps of one scope.
 
     Attributes:
-        scope: `fleet`, `run`, a vertical or an agent.
+        scope: `fleet`, `run`, a vertical, an agent, or `node:NAME`.
         caps: by unit, each >= 0; never empty.
-        per: window after which the caps begin anew; None: never (for `run` and agents, a run).
-        others: caps in units that this version does not count: `processes`, `concurrency`.
-        degrade: what to do when the cap comes near; shadow: count, do not stop. Both refused at run
-            time in this version.
+        per: window after which the caps begin anew; None: never (for `run`, agents and nodes, a run).
+        degrade: rungs in the order of `at`. shadow: count and record, do not stop.
     """
 
     scope: str
     caps: Mapping[Unit, int]
     per: Per | None = None
-    others: Mapping[str, int] = field(default_factory=dict)
-    degrade: str | None = None
+    degrade: tuple[Rung, ...] = ()
     shadow: bool = False
 
 

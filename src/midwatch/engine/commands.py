@@ -156,7 +156,7 @@ class Commands:
         attempt = 1 if row is None else row.attempt + 1
         brief = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
         start = _Start(actor, view, known, brief, effect, attempt, 0, seg.clock())
-        refused = self._reserve(start)
+        refused = await self._reserve(start)
         if refused is not None:
             return refused
         start = replace(start, seq=await self._intend(start, causes))
@@ -172,20 +172,17 @@ class Commands:
             agent, view.spec.route, self._seg.fleet.route_of(agent).model, route.max_output, view.offers, attended
         )
 
-    def _reserve(self, start: _Start) -> GaveUp | None:
+    async def _reserve(self, start: _Start) -> GaveUp | None:
         """Hold one tool call for the start, on every scope."""
         seg, actor, now = self._seg, start.actor, self._seg.clock()
         self._pipeline.governing.alive(now)
-        path = scopes.path(seg.fleet, run=seg.run, agent=actor.agent, at_us=now)
-        lines = scopes.lines(path, {"tool_calls": 1})
+        bounds = self._pipeline.governing.bounds
         try:
-            seg.store.write(lambda tx: tx.budgets.reserve(start.reservation, run=seg.run, lines=lines, at_us=now))
+            await bounds.claim(actor, start.reservation, lambda _: {"tool_calls": 1}, lasting=True)
         except BoundReached as error:
             if not scopes.is_agent_scope(error.scope):
                 raise seg.stop(error) from error
             return GaveUp(f"its program was not started: {error}")
-        except MidwatchError as error:
-            raise seg.stop(error) from error
         return None
 
     async def _intend(self, start: _Start, causes: tuple[int, ...]) -> int:
@@ -199,6 +196,8 @@ class Commands:
             if halt is not None:
                 raise RunHalted(f"this run was stopped by `{halt.by}`: {halt.reason}")
             tx.budgets.confirm(start.reservation)
+            # Charged at once: what a start costs is known, and the calls of the program must not wait for it.
+            tx.runs.add_spend(actor.run, tx.budgets.settle(start.reservation, {"tool_calls": 1}, at_us=seg.clock()))
             blob = tx.blobs.put(start.brief)
             digest = hashlib.sha256(orjson.dumps([spec.command, [item.sha256 for item in spec.programs]])).hexdigest()
             data = {

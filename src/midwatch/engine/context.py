@@ -6,7 +6,8 @@ May import: everything right of engine. Must not know: the command line.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -19,11 +20,14 @@ from langgraph.runtime import RunControl
 from midwatch.config.fleet import Fleet
 from midwatch.engine.mandating import Mandating
 from midwatch.engine.staging import Staging
+from midwatch.engine.timing import Meter, Times
 from midwatch.engine.trails import Trails
 from midwatch.errors import MidwatchError
 from midwatch.graph.foreign import Foreign
 from midwatch.models.port import ChatModel
 from midwatch.models.prices import Price
+from midwatch.records.call import Actor
+from midwatch.records.label import Label
 from midwatch.store.port import Store, Tx
 from midwatch.tools.registry import Registry
 
@@ -80,6 +84,8 @@ class Segment:
         control: asks LangGraph to begin no further superstep.
         staging: the sandboxes of the run's agents, open as long as the segment.
         trails: what its agents have seen, from the first call on.
+        withheld: tools that differ from what was endorsed of them. words: per agent, whose words its specification is.
+        around: scopes opened in Python around the run. times: who is at work. meter: charges that time, once the run is up.
         ledgered: the run's mandates as its ledger has them; see `mandating`.
         pause: awaits a number of microseconds; passed in, so that tests need no clock.
     """
@@ -102,7 +108,12 @@ class Segment:
     control: RunControl = field(default_factory=RunControl)
     halt: MidwatchError | None = None
     trails: Trails | None = None
+    withheld: frozenset[str] = frozenset()
+    words: Mapping[str, Label] = field(default_factory=dict)
     ledgered: Mandating | None = None
+    around: tuple[str, ...] = ()
+    times: Times = field(default_factory=Times)
+    meter: Meter | None = None
     limiter: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(16))
     writers: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(16))
 
@@ -112,6 +123,16 @@ class Segment:
         if self.ledgered is None:
             self.ledgered = Mandating(self)
         return self.ledgered
+
+    @contextlib.contextmanager
+    def at_work(self, actor: Actor) -> Iterator[None]:
+        """Count the time of a call for its agent, vertical and node."""
+        keys = (actor.agent, f"vertical:{actor.vertical}", f"node:{actor.node}")
+        self.times.begin(keys, self.clock())
+        try:
+            yield
+        finally:
+            self.times.end(keys, self.clock())
 
     def stop(self, error: MidwatchError) -> Halted:
         """Mark the segment as stopped; the first reason stays. Returns what to raise."""

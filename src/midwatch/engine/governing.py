@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from midwatch.errors import BoundReached, MidwatchError, RunHalted
+from midwatch.engine.bounding import Bounds
+from midwatch.errors import BoundReached, RunHalted
 from midwatch.governor import scopes
 from midwatch.governor.watch import HEARTBEAT
 
@@ -27,8 +28,9 @@ class Governing:
     def __init__(self, segment: Segment, record: Record) -> None:
         self._seg = segment
         self._record = record
+        self.bounds = Bounds(segment)
 
-    def reserve(self, p: Passage) -> Answered | None:
+    async def reserve(self, p: Passage) -> Answered | None:
         """Carry out stage 4.
 
         Raises:
@@ -36,13 +38,8 @@ class Governing:
         """
         seg, now = self._seg, self._seg.clock()
         self.alive(now)
-        path = scopes.path(seg.fleet, run=seg.run, agent=p.actor.agent, at_us=now)
         try:
-            seg.store.write(
-                lambda tx: tx.budgets.reserve(
-                    p.reservation, run=seg.run, lines=scopes.lines(path, {"tool_calls": 1}), at_us=now
-                )
-            )
+            await self.bounds.claim(p.actor, p.reservation, lambda _: {"tool_calls": 1})
         except BoundReached as error:
             p.mark("governor", "stop", scope=error.scope, unit=error.unit)
             answer = self._record.refuse(
@@ -51,8 +48,6 @@ class Governing:
             if not scopes.is_agent_scope(error.scope):
                 raise seg.stop(error) from error
             return answer
-        except MidwatchError as error:
-            raise seg.stop(error) from error
         p.mark("governor", "pass", reservation=p.reservation)
         return None
 
@@ -63,9 +58,9 @@ class Governing:
             Halted: with `BoundReached` for time, `RunHalted` for a stale governor.
         """
         seg = self._seg
-        if seg.deadline_us is not None and now > seg.deadline_us:
-            error = BoundReached(scope=f"run:{seg.run}", unit="wall", cap=seg.deadline_us, used=now, asked=0)
-            raise seg.stop(error)
+        late = None if seg.meter is None else seg.meter.late(now)
+        if late is not None:
+            raise seg.stop(late)
         if not seg.governed:
             return
         beat = seg.store.read(lambda tx: tx.watch.last(HEARTBEAT))

@@ -8,23 +8,24 @@ Why every attempt is a reservation: a retry costs again, and a cut or silent str
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 
-from midwatch.engine import quarantine
+from midwatch.engine import degrading, quarantine
 from midwatch.engine.context import RouteRuntime, Segment
 from midwatch.engine.passage import draft
 from midwatch.engine.pipeline import Pipeline
 from midwatch.errors import BoundReached, Divergence, FenceLost, MidwatchError, ModelFailure, RunHalted, StoreError
 from midwatch.governor import scopes
-from midwatch.models.prices import fit_output
+from midwatch.models.prices import FLOOR_OUTPUT, fit_output
 from midwatch.models.tokens import input_bound
 from midwatch.records.call import Actor
 from midwatch.records.chat import ChatAnswer, ChatRequest, Message
 from midwatch.records.effect import EffectRow, effect_id
-from midwatch.records.spend import Unit
+from midwatch.records.spend import Account, Unit
 from midwatch.store.port import Tx
 
 __all__ = ["ModelAnswered", "ModelCalls", "ModelRefused"]
@@ -96,7 +97,9 @@ class ModelCalls:
         route = seg.routes[request.route]
         for retry in range(route.retries + 1):
             try:
-                return await self._attempt(_Ask(actor, call_id, effect, request, body, digest, causes), attempt + retry)
+                with seg.at_work(actor):
+                    asked = _Ask(actor, call_id, effect, request, body, digest, causes)
+                    return await self._attempt(asked, attempt + retry)
             except BoundReached as error:
                 if not scopes.is_agent_scope(error.scope):
                     raise seg.stop(error) from error
@@ -117,11 +120,15 @@ class ModelCalls:
         return ModelAnswered(ChatAnswer.from_json(orjson.loads(body)), row.finished_seq or row.intent_seq)
 
     async def _attempt(self, ask: _Ask, attempt: int) -> ModelAnswered:
-        actor, request = ask.actor, ask.request
-        seg, route = self._seg, self._seg.routes[request.route]
+        actor, seg = ask.actor, self._seg
         self._pipeline.governing.alive(seg.clock())
+        request = degrading.asked(ask.request, self._pipeline.governing.bounds.cheaper(actor), seg.routes)
+        if request != ask.request:  # the journal still knows the call by what the agent asked for
+            sent = orjson.dumps(request.to_json(), option=orjson.OPT_SORT_KEYS)
+            ask = replace(ask, request=request, body=sent)
+        route = seg.routes[request.route]
         reservation = f"m:{ask.effect}:{attempt}"
-        output = self._reserve(actor, request, route, reservation)
+        output = await self._reserve(actor, request, route, reservation)
         row = await self._intend(ask, attempt, reservation, output)
         try:
             answer = await route.model.chat(
@@ -132,15 +139,14 @@ class ModelCalls:
             raise
         return self._settle(actor, row, request, route, reservation, answer)
 
-    def _reserve(self, actor: Actor, request: ChatRequest, route: RouteRuntime, reservation: str) -> int:
+    async def _reserve(self, actor: Actor, request: ChatRequest, route: RouteRuntime, reservation: str) -> int:
         """Hold the worst case on every scope and lower `max_output` to what is left; returns it."""
-        seg, now = self._seg, self._seg.clock()
         bound = input_bound(request, protocol=route.protocol)
-        path = scopes.path(seg.fleet, run=seg.run, agent=actor.agent, at_us=now)
+        wanted = min(request.max_output, route.max_output)
+        output = wanted
 
-        def work(tx: Tx) -> int:
-            accounts = tx.budgets.accounts(path)
-            wanted = min(request.max_output, route.max_output)
+        def amounts(accounts: Sequence[Account]) -> Mapping[Unit, int]:
+            nonlocal output
             fitted = fit_output(
                 route.price,
                 balance_cost=scopes.room(accounts, "cost"),
@@ -148,21 +154,11 @@ class ModelCalls:
                 input_bound=bound,
                 wanted=wanted,
             )
-            output = wanted if fitted is None else fitted
-            amounts: dict[Unit, int] = {
-                "cost": route.price.worst(bound, output),
-                "tokens": bound + output,
-                "steps": 1,
-            }
-            tx.budgets.reserve(reservation, run=seg.run, lines=scopes.lines(path, amounts), at_us=now)
-            return output
+            output = min(wanted, FLOOR_OUTPUT) if fitted is None else fitted
+            return {"cost": route.price.worst(bound, output), "tokens": bound + output, "steps": 1}
 
-        try:
-            return seg.store.write(work)
-        except BoundReached:
-            raise
-        except MidwatchError as error:
-            raise seg.stop(error) from error
+        await self._pipeline.governing.bounds.claim(actor, reservation, amounts)
+        return output
 
     async def _intend(self, ask: _Ask, attempt: int, reservation: str, output: int) -> EffectRow:
         """One durable transaction: fence, halt, reservation, intent."""
@@ -272,6 +268,7 @@ class ModelCalls:
                 "code": error.code,
                 "charged_in_full": error.dispatched,
                 "cost": charged.get("cost", 0),
+                "price": seg.routes[request.route].price.version,
                 "detail_blob": tx.blobs.put(seg.scrub.text(str(error))[0].encode()),
                 "ms": (now - row.started_us) // 1000,
             }

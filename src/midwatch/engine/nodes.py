@@ -19,6 +19,7 @@ from langgraph.types import interrupt
 
 from midwatch.agents import answers, step
 from midwatch.config.specs import TeamSpec
+from midwatch.engine import degrading
 from midwatch.engine.commands import Commands, Ended
 from midwatch.engine.context import Segment
 from midwatch.engine.model_call import ModelCalls, ModelRefused
@@ -176,6 +177,8 @@ class Nodes:
             route = self._seg.fleet.route_of(actor.agent)
             told = {"route": route.target, "model": route.model, "rule": rule, "where": f"{view.spec.role} answer"}
             self._note(actor, "signal", told, cause)
+        if isinstance(value, Plan):
+            value = degrading.planned(value, self._pipeline.governing.bounds.cheaper(actor))
         body = value.to_json()
         if isinstance(value, Plan):
             self._planned(actor, value, {"plan_blob": self._blob(body), "dispatches": len(value.dispatches)}, cause)
@@ -210,7 +213,8 @@ class Nodes:
 
     def _allowed(self, agent: str) -> tuple[str, ...]:
         globs = self._seg.fleet.agents[agent].tools
-        return tuple(name for name in self._seg.registry.names() if any(fnmatchcase(name, glob) for glob in globs))
+        names = (name for name in self._seg.registry.names() if name not in self._seg.withheld)
+        return tuple(name for name in names if any(fnmatchcase(name, glob) for glob in globs))
 
     def _own_run(self, agent: str) -> tuple[str, ...]:
         """Give the name of a program's own run, whose observed changes can show that something is met."""

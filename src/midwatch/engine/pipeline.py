@@ -82,7 +82,8 @@ class Pipeline:
         """
         for attempt in range(ATTEMPTS):
             passage = Passage(actor, call_id, name, raw, causes, guessed=guessed)
-            outcome = await self._carry(passage)
+            with self._seg.at_work(actor):
+                outcome = await self._carry(passage)
             unknown = isinstance(outcome, Waiting) and outcome.in_doubt is not None
             if not unknown or not self._repeatable(passage) or attempt == ATTEMPTS - 1:
                 break  # under its own key an idempotent call may be made again: a new proposal of it would have another one
@@ -110,7 +111,7 @@ class Pipeline:
             stop = (
                 self._provenance(passage)
                 or self._containment(passage)
-                or self.governing.reserve(passage)
+                or await self.governing.reserve(passage)
                 or await self._gating.decide(passage)
             )
             if stop is not None:
@@ -148,6 +149,14 @@ class Pipeline:
             p.mark("contract", "deny", reason="unknown tool")
             return self._record.refuse(
                 p, "unknown_tool", "you have no tool of that name", hint="use only tools you were offered"
+            )
+        if p.name in self._seg.withheld:
+            p.mark("contract", "deny", reason="pending")
+            return self._record.refuse(
+                p,
+                "denied",
+                f"`{p.name}` is not the tool that was endorsed; its version is pending",
+                hint="do without it",
             )
         scrubbed, found = self._seg.scrub.text(p.raw)
         edited = self._gating.edited(p)

@@ -31,6 +31,7 @@ from midwatch.engine.context import Halted, Segment
 from midwatch.engine.foreign import Hosted, host, is_ours
 from midwatch.engine.issuing import issue_root
 from midwatch.engine.nodes import Nodes
+from midwatch.engine.timing import Meter, deadline
 from midwatch.errors import (
     BoundReached,
     Denied,
@@ -55,6 +56,7 @@ LEASE_US: Final = 15_000_000
 POLL_US: Final = 200_000
 RENEW_EVERY: Final = 15
 """Polls between two renewals: a fifth of the lease."""
+METER_EVERY: Final = 5
 RECURSION_LIMIT: Final = 2_000
 
 _EVENTS: Final[Mapping[RunStatus, EventKind]] = {
@@ -103,16 +105,6 @@ class _Course:
             await self.hosted.governed.abort()
 
 
-def deadline(row: RunRow, caps: Mapping[Any, int], *, now: int) -> int | None:
-    """When the run's time is over: `wall` counts from its start, `working` only while a segment runs. Microseconds UTC."""
-    ends = []
-    if "wall" in caps:
-        ends.append((row.started_us or now) + caps["wall"])
-    if "working" in caps:
-        ends.append(now + max(0, caps["working"] - row.working_us))
-    return min(ends) if ends else None
-
-
 async def run_segment(segment: Segment, row: RunRow, request: Any) -> RunResult:
     """Run until the end, an interrupt or a halt, and write down how it stopped.
 
@@ -133,6 +125,8 @@ async def _run(seg: Segment, row: RunRow, request: Any, began: int) -> RunResult
         seg.store.write(lambda tx: tx.fences.release(seg.run, epoch=seg.epoch))
         raise
     _begin(seg, row, began)
+    seg.meter = Meter(seg, row, began)
+    seg.meter.tick(began)
     stop = _Stop("interrupted", code="interrupted", message="the process was stopped; `midwatch resume` goes on")
     try:
         stop = await _guarded(seg, course, request)
@@ -242,6 +236,8 @@ def _raised(seg: Segment, error: Exception) -> _Stop:
 
 async def _asked(seg: Segment, course: _Course, request: Any) -> _Stop:
     """Read out of the request what it allows, before the graph lets anything else in; then run it."""
+    if seg.meter is not None:
+        seg.meter.open()
     await issue_root(seg, request)
     return await _drive(seg, course, request)
 
@@ -331,8 +327,11 @@ async def _watch(seg: Segment, tasks: list[asyncio.Future[Any]]) -> None:
             halt = seg.store.read(lambda tx: tx.runs.halt(seg.run))
             if halt is not None:
                 seg.stop(RunHalted(f"stopped by `{halt.by}`: {halt.reason}"))
-            if seg.deadline_us is not None and now > seg.deadline_us:
-                seg.stop(BoundReached(scope=f"run:{seg.run}", unit="wall", cap=seg.deadline_us, used=now, asked=0))
+            if seg.meter is not None and polls % METER_EVERY == 0:
+                seg.meter.tick(now)
+            late = None if seg.meter is None else seg.meter.late(now)
+            if late is not None:
+                seg.stop(late)
             if polls % RENEW_EVERY == 0:
                 seg.store.write(lambda tx: tx.fences.renew(seg.run, epoch=seg.epoch, at_us=now, ttl_us=LEASE_US))  # noqa: B023 - called at once
         except MidwatchError as error:
@@ -357,6 +356,8 @@ def _halted(seg: Segment, error: MidwatchError) -> _Stop:
 
 def _end(seg: Segment, stop: _Stop, began: int) -> RunResult:
     now = seg.clock()
+    if seg.meter is not None:
+        seg.meter.tick(now, last=True)
 
     def work(tx: Tx) -> tuple[RunRow, str]:
         tx.fences.check(seg.run, seg.epoch)
