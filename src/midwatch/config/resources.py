@@ -26,7 +26,7 @@ from midwatch.config.fleet import Fleet
 from midwatch.config.specs import ImportSpec
 from midwatch.records.authority import ABSENT, AuthorityKind
 
-__all__ = ["CODE", "Found", "Resource", "digest_of", "found_in", "spliced", "text_of", "values_of"]
+__all__ = ["CODE", "Found", "Resource", "digest_of", "found_in", "is_tool", "spliced", "text_of", "values_of"]
 
 Resource = tuple[AuthorityKind, str]
 """Kind and name."""
@@ -91,6 +91,11 @@ def values_of(fleet: Fleet) -> dict[str, Any]:
     """Give the plain values of the fleet's file."""
     value = fleet.source.value
     return value if isinstance(value, dict) else {}
+
+
+def is_tool(name: str) -> bool:
+    """Say whether a resource of kind `tools` is one tool, not a block of the file or a file of code."""
+    return "." in name and not name.startswith(CODE)
 
 
 def digest_of(body: bytes | None) -> str:

@@ -22,6 +22,7 @@ from midwatch.config.fleet import Fleet
 from midwatch.config.guarantees import not_guaranteed
 from midwatch.config.specs import ImportSpec
 from midwatch.engine import rebinding, releasing, undo
+from midwatch.engine.authority import Standing, record
 from midwatch.engine.context import RouteRuntime, Scrub, Segment
 from midwatch.engine.delivery import keep_channels
 from midwatch.engine.editing import Edit, edit
@@ -38,6 +39,7 @@ from midwatch.graph import foreign, team
 from midwatch.graph.govern import Kit, NotRunning
 from midwatch.records.event import EventDraft
 from midwatch.records.gate import GateRow
+from midwatch.records.label import Label
 from midwatch.records.run import RunResult, RunRow, new_run_id
 from midwatch.store.port import Store, Tx
 from midwatch.tools.perform import PerformContext
@@ -54,6 +56,8 @@ class Parts:
         govern: makes sure that a governor lives outside this process, or raises; None only where the caller watches itself (tests).
         pause: awaits a number of microseconds.
         speaker: who starts runs, and speaks where nobody else is named.
+        standings: how the fleet's own authority stands, judged again where a run begins; withheld: tools of it that are pending.
+        words: per agent, whose words its specification is, where that is not the operator alone.
     """
 
     store: Store
@@ -68,6 +72,9 @@ class Parts:
     govern: Callable[[], None] | None = None
     start_info: str = ""
     speaker: Speaker = field(default_factory=lambda: local("python", "python"))
+    standings: tuple[Standing, ...] = ()
+    withheld: frozenset[str] = frozenset()
+    words: Mapping[str, Label] = field(default_factory=dict)
 
 
 class Kernel:
@@ -262,7 +269,12 @@ class Kernel:
                 )
             parts = self._parts
             row = rebinding.rebind(parts.store, row, mine, speaker=parts.speaker, reason=reason, at_us=parts.clock())
+        self._parts.store.write(lambda tx: self._counts(tx, self._parts.clock()), durable=True)
         return await self._segment(row)
+
+    def _counts(self, tx: Tx, now: int) -> tuple[int, ...]:
+        """Let the fleet's own authority count as it was judged; gives the events by which it does."""
+        return tuple(sorted({seq for made in self._parts.standings for seq in record(tx, made, at_us=now)}))
 
     def _graph_digest(self) -> str:
         return team.digest(self._parts.fleet) if self._foreign is None else self._foreign.digest
@@ -295,6 +307,7 @@ class Kernel:
             )
             tx.runs.create(row)
             vouch(tx, fleet, parts.speaker)
+            causes = self._counts(tx, now)
             keep_channels(tx, fleet)
             data = {
                 "fleet": fleet.name,
@@ -307,7 +320,7 @@ class Kernel:
                 "sandboxes": {name: parts.isolation.level(name) for name in sorted(fleet.agents)},
                 "isolates": all(parts.isolation.backend(name) is not None for name in fleet.agents),
             }
-            tx.ledger.append(EventDraft("run.created", run, now, data))
+            tx.ledger.append(EventDraft("run.created", run, now, data, causes=causes))
             return row
 
         return parts.store.write(work, durable=True)
@@ -339,6 +352,8 @@ class Kernel:
             deadline_us=deadline(row, {} if budget is None else budget.caps, now=now),
             stamp=rebinding.stamp(parts.fleet, self._graph_digest()),
             foreign=self._foreign,
+            withheld=parts.withheld,
+            words=parts.words,
         )
         return await run_segment(segment, row, self._body(row.input))
 

@@ -174,7 +174,9 @@ class Trails:
             began = {asker}
             if spec is not None and spec.command:  # a program acts by words of its own author
                 began.add(Cause("third_party", f"command:{agent}"))
-            trail = Trail(self._request, label(began), sources=self._sources, closed=self._closed)
+            words = self._seg.words.get(agent)  # an endorsed specification keeps the words of whoever wrote it
+            own = label(began) if words is None else join(label(began), words)
+            trail = Trail(self._request, own, sources=self._sources, closed=self._closed)
             if self._payload is not None:  # whoever sent it is a stranger, whatever it says of itself
                 trail.add(Seen(_PAYLOAD, {}, self._payload, label(began)))
             self._minds[name] = _Mind(trail)

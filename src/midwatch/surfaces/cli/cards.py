@@ -108,7 +108,7 @@ def fleet_of(settings: Settings, run: str) -> tuple[Fleet, str]:
         raise NotFound(f"no run `{run}` in this home; `midwatch runs ls` lists them")
     if row.fleet_path is None:
         raise UsageProblem(f"run `{run[:7]}` has no fleet file, it was started from Python; go on with it there")
-    return wiring.load_fleet(row.fleet_path, preset=row.preset, environ=os.environ)
+    return wiring.load_fleet(row.fleet_path, preset=row.preset, environ=os.environ, home=settings.place)
 
 
 @contextlib.contextmanager

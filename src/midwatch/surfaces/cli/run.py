@@ -70,7 +70,7 @@ def run(
 
     settings: Settings = ctx.obj
     request, place = read_input(whole, pairs), folder(workdir)
-    loaded, info = wiring.load_fleet(fleet, preset=preset, environ=os.environ)
+    loaded, info = wiring.load_fleet(fleet, preset=preset, environ=os.environ, home=settings.place)
     if not quiet:
         say(info)
     ctx.exit(_carry(_Order(settings, loaded, place, quiet, token_file, not no_prompt), request=request))
