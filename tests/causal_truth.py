@@ -114,7 +114,8 @@ class Truth:
             first = next(old for old in self.events if old.run == event.run)
             place = str(first.data.get("workdir") or "")
             for change in changes:
-                yield from self.met(event, change, place)
+                mine = {item["path"] for item in changes if item["op"] in CHANGING}
+                yield from self.met(event, change, place, mine)
             for change in changes:
                 if change["op"] in CHANGING and (change["kind"] != "folder" or change["op"] == "deleted"):
                     sha = None if change["op"] == "deleted" else change.get("sha256") or change.get("before")
@@ -134,7 +135,7 @@ class Truth:
             item.committed = event.seq
             item.workspace = (begun[0].data.get("workspace") if begun else None) or item.workspace
 
-    def met(self, event: Event, change: dict[str, Any], place: str) -> Iterator[Edge]:
+    def met(self, event: Event, change: dict[str, Any], place: str, mine: set[str]) -> Iterator[Edge]:
         path, began = change["path"], min(event.causes, default=event.seq)
         own = self.live(event.run, path)
         landed = sorted(
@@ -151,8 +152,23 @@ class Truth:
         sure, unsure = ("executed", "may-execute") if change["op"] == "executed" else ("read", "may-read")
         before = [item for item in own if item.seq < began]
         later = [item for item in own if item.seq > began and item.sha256 is not None]
+        saw = None if path in mine or "moved" in change.get("flags", ()) else change.get("sha256")
+        if saw is not None:
+            for group in (before, later, landed[-1:], landed):
+                same = [item for item in group if item.sha256 == saw]
+                if same:
+                    yield Edge(same[-1].seq, event.seq, sure, path)  # type: ignore[arg-type]
+                    if group in (before, later):
+                        return
+                    break
+            else:
+                yield from (Edge(item.seq, event.seq, unsure, path) for item in landed[-1:] if item.sha256 is not None)  # type: ignore[arg-type]
+            yield from (Edge(item.seq, event.seq, unsure, path) for item in before[-1:] if item.sha256 is not None)  # type: ignore[arg-type]
+            yield from (Edge(item.seq, event.seq, unsure, path) for item in later)  # type: ignore[arg-type]
+            return
         if before and before[-1].sha256 is not None:
-            yield Edge(before[-1].seq, event.seq, unsure if any(item.seq > began for item in own) else sure, path)  # type: ignore[arg-type]
+            kind = unsure if any(item.seq > began for item in own) else sure
+            yield Edge(before[-1].seq, event.seq, kind, path)  # type: ignore[arg-type]
         yield from (Edge(item.seq, event.seq, unsure, path) for item in later)  # type: ignore[arg-type]
         if not before:
             yield from (Edge(item.seq, event.seq, unsure, path) for item in landed[-1:] if item.sha256 is not None)  # type: ignore[arg-type]

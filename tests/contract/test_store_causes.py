@@ -60,9 +60,10 @@ def wrote(path: str, sha256: str = SHA, **more: Any) -> dict[str, Any]:
     return {"op": "created", "path": path, "kind": "file", "sha256": sha256, **more}
 
 
-def read(path: str, op: str = "read") -> dict[str, Any]:
-    """Make a look at a file."""
-    return {"op": op, "path": path, "kind": "file"}
+def read(path: str, op: str = "read", *, sha256: str | None = None, flags: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Make a look at a file; `sha256`: with the content that it had."""
+    look = {"op": op, "path": path, "kind": "file", "flags": list(flags)}
+    return look if sha256 is None else look | {"sha256": sha256}
 
 
 def begin(store: Store, run: str, workdir: str = "/w") -> int:
@@ -150,6 +151,39 @@ def test_a_file_leads_to_another_run_only_once_it_is_committed_and_only_in_its_w
     assert [("a", "/w", SHA, True)] == [
         (item.path, item.workspace, item.sha256, item.committed is not None) for item in versions
     ]
+
+
+@pytest.mark.req("CAUSES-2")
+def test_a_read_is_certain_where_its_content_is_that_of_a_committed_file(store: Store) -> None:
+    """Across runs equal hashes are proof; another hash, or a file that moved meanwhile, leaves the edge that only may be."""
+    begin(store, ONE)
+    begin(store, TWO)
+    one = call(store, ONE, wrote("a"))
+    commit(store, ONE)
+    assert [(one, "read", "a")] == files(store, call(store, TWO, read("a", sha256=SHA)))
+    assert [(one, "executed", "a")] == files(store, call(store, TWO, read("a", "executed", sha256=SHA)))
+    assert [(one, "may-read", "a")] == files(store, call(store, TWO, read("a", sha256=OTHER)))
+    assert [(one, "may-read", "a")] == files(store, call(store, TWO, read("a", sha256=SHA, flags=("moved",))))
+    again = call(store, ONE, wrote("a", OTHER))
+    commit(store, ONE)
+    assert [(again, "read", "a")] == files(store, call(store, TWO, read("a", sha256=OTHER)))
+    assert [(one, "read", "a")] == files(store, call(store, TWO, read("a", sha256=SHA))), "it was put back by hand"
+
+
+@pytest.mark.req("CAUSES-2")
+def test_of_two_versions_in_a_run_the_content_says_which_was_read(store: Store) -> None:
+    """What another agent wrote meanwhile is ruled out by its hash; what a call itself made is nobody else's."""
+    begin(store, ONE)
+    first = call(store, ONE, wrote("a"))
+    began = add(store, "intent", ONE)
+    later = call(store, ONE, wrote("a", OTHER))
+    assert [(first, "read", "a")] == files(store, store.write(lambda tx: _ended(tx, ONE, began, read("a", sha256=SHA))))
+    assert [(first, "may-read", "a"), (later, "may-read", "a")] == files(
+        store, store.write(lambda tx: _ended(tx, ONE, began, read("a", sha256="77" * 32)))
+    )
+    call(store, ONE, {"op": "deleted", "path": "a", "kind": "file", "before": OTHER})
+    own = call(store, ONE, wrote("a"), read("a", "executed", sha256=SHA))
+    assert [] == files(store, own), "a call that makes a file anew and runs it met nobody's"
 
 
 @pytest.mark.req("CAUSES-2")

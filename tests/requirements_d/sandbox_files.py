@@ -14,4 +14,5 @@ REQUIREMENTS: dict[str, str] = {
     "FILES-11": "A commit writes nothing outside of the workspace, through no link, and gives away no setuid, device or foreign mode.",
     "FILES-12": "Committing twice changes nothing the second time.",
     "FILES-13": "An edit between the check and the writing is a conflict, and is not lost.",
+    "FILES-14": "What was read or executed is told with the hash of its content; what is too large, with size and time, and as such.",
 }

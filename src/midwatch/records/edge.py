@@ -32,7 +32,7 @@ request      the later event names nothing, and happened in the run that the ear
 dispatch     the plan sent the agent to work; handoff: what was handed over was the agent's input
 gate         a person's word was used, or the action that it was used for
 read         the call read a file whose content the earlier call had left; executed, changed: the same
-may-read     as `read`, but the content was not compared: somebody else may have written it in between; may-execute: the same
+may-read     as `read`, but the content was not found to be the same: somebody else may have written it in between; may-execute: the same
 released     the call's changes were committed, or people were asked about that
 ended        the run's answer
 """

@@ -1,7 +1,7 @@
 """Celled: what every isolating backend shares: calls through a cell, one after the other, and what they changed.
 
 In:   a link to a cell, a hold on its process tree, descriptors of its workspace. Out: a `Sandbox` of the port.
-May import: the port and its types, link, overlay, layers, profile; anyio. Must not know: bubblewrap, Docker.
+May import: the port and its types, link, looking, overlay, layers, profile; anyio. Must not know: bubblewrap, Docker.
 
     thaw → one call → freeze → effects (nothing inside runs) → thaw → …
 """
@@ -25,10 +25,11 @@ from midwatch.errors import SandboxError, Unseen
 from midwatch.sandbox import layers as layering
 from midwatch.sandbox import overlay
 from midwatch.sandbox.cgroups import Group
-from midwatch.sandbox.effects import Change, Request
+from midwatch.sandbox.effects import Request
 from midwatch.sandbox.fanotify import Listener, Observed
 from midwatch.sandbox.layers import Layer
 from midwatch.sandbox.link import Broken, Link
+from midwatch.sandbox.looking import looked_at
 from midwatch.sandbox.port import RunResult, SandboxResult, Stats, answered
 from midwatch.sandbox.profile import DEFAULT_LIMITS, INSIDE, SandboxProfile, merged
 
@@ -244,7 +245,10 @@ class CelledSandbox:
             )
             try:
                 bodies = {} if parts.network is None else parts.network.bodies()
-                layer = layering.write(into, (*changes, *_looked_at(seen, changes)), requests, spool, bodies)
+                looks = looked_at(
+                    seen, changes, earlier=self._earlier, lower=parts.profile.workspace, began_ns=parts.began_ns
+                )
+                layer = layering.write(into, (*changes, *looks), requests, spool, bodies)
             finally:
                 spool.close()
         except OSError as problem:
@@ -399,15 +403,6 @@ class CelledSandbox:
             "cpu_seconds": -(-(bounds.cpu_us or timeout_us) // 1_000_000),
             "core": 0,
         }
-
-
-def _looked_at(seen: Observed, changes: Sequence[Change]) -> tuple[Change, ...]:
-    """Give what was executed, and what was read and not changed. A name that is gone was there when it was opened."""
-    changed = {change.path for change in changes}
-    return (
-        *(Change("executed", path, "file") for path in sorted(seen.executed)),
-        *(Change("read", path, "file") for path in sorted(seen.read - seen.executed - changed)),
-    )
 
 
 def _result(answer: Mapping[str, Any], max_bytes: int) -> SandboxResult:

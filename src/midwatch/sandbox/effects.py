@@ -53,8 +53,11 @@ class Change:
         target: of a link, as `shown`.
         flags: why a person must look before it is committed: `setuid`, `special`, `leaves` (a link that leads out of the workspace),
             `name` (no UTF-8, or characters that hide), `hardlink`, `moved` (the workspace's own file changed while the run worked),
-            and `watched:WHY` for files that grant later power.
+            `watched:WHY` for files that grant later power; and, of what was only looked at, `unhashed`: it was too large to be read for
+            its hash, or changed meanwhile.
         was, was_mode: kind and permission bits of what the call found; None where it found nothing.
+        mtime_ns: when the content changed last, nanoseconds UTC; only of what is `unhashed`.
+    Of what was read or executed, `sha256` is the content that it had when the call ended, or before the call removed it.
     """
 
     op: Op
@@ -69,6 +72,7 @@ class Change:
     flags: tuple[str, ...] = ()
     was: Kind | None = None
     was_mode: int | None = None
+    mtime_ns: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Give JSON data without what is absent."""

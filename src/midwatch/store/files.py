@@ -3,10 +3,11 @@
 In:   events that say what a call was seen to do, commits, discards. Out: edges from writers to readers; versions.
 May import: store.connection, records. Must not know: sandboxes, workspaces on disk, who asks.
 
-What a call read is known by path alone; what it changed, by the content that it found, too. Of a run's own staged files the last version
-before the call began is what the call saw. A version that came in while the call ran, or that another run committed, may be what it
-saw: that edge says `may`. Where a content is known it must be the same one, else there is no edge: a hash detects change and
-nothing more.
+What a call read or executed is known by path, mostly by content, too; what it changed, by the content that it found. A version of that
+content at that path is what the call saw. Where none is, or the content was not told, or may not be what the call saw, the path decides:
+of a run's own staged files the last version before the call began is what it saw; a version that came in while the call ran, or that
+another run committed, may be, or have been in part: that edge says `may`. What was changed leads back by its content or not at all. A hash
+detects change and nothing more.
 """
 
 from __future__ import annotations
@@ -118,27 +119,38 @@ class SqlFiles:
             staged.setdefault(path, []).append((at, digest))
         for path, digest in found.items():
             yield from self._changed(seq, workspace, path, digest, staged.get(path, ()))
+        own = {item["path"] for item in changes if item["op"] in _CHANGING}
+        told = {item["path"]: digest for item in changes if (digest := _seen(item)) and item["path"] not in own}
         rest: list[str] = []
         for path, op in looked.items():
-            own = staged.get(path, [])
-            before, later = [item for item in own if item[0] < began], [item for item in own if item[0] > began]
-            if before and before[-1][1] is not None:
-                yield before[-1][0], seq, _unsure(op) if later else _sure(op), path
-            yield from ((at, seq, _unsure(op), path) for at, digest in later if digest is not None)
-            if not before:
+            edges = list(_of_run(began, staged.get(path, ()), told.get(path)))
+            yield from ((at, seq, _sure(op) if sure else _unsure(op), path) for at, sure in edges)
+            if not any(sure for _, sure in edges) and (
+                path in told or not any(at < began for at, _ in staged.get(path, ()))
+            ):
                 rest.append(path)
         for path, at, digest in self._sql.execute(_COMMITTED, (orjson.dumps(rest).decode(), workspace)).fetchall():
-            if digest is not None:
+            saw = told.get(path)
+            same = at if saw is not None and digest == saw else None
+            if saw is not None and same is None:
+                same = self._same(workspace, path, saw)
+            if same is not None:
+                yield same, seq, _sure(looked[path]), path
+            elif digest is not None:
                 yield at, seq, _unsure(looked[path]), path
 
     def _changed(self, seq: int, workspace: str, path: str, digest: bytes, staged: Sequence[_Found]) -> Iterator[_Row]:
         """What a call changed it found first; whose content that was is told by the content alone."""
         own = next((at for at, left in reversed(staged) if left == digest), None)
         if own is None:
-            row = self._sql.execute(_SAME, (workspace, path, digest)).fetchone()
-            own = None if row is None else row[0]
+            own = self._same(workspace, path, digest)
         if own is not None:
             yield own, seq, "changed", path
+
+    def _same(self, workspace: str, path: str, digest: bytes) -> int | None:
+        """Give the last call whose very content was committed at this path."""
+        row = self._sql.execute(_SAME, (workspace, path, digest)).fetchone()
+        return None if row is None else int(row[0])
 
     def staged(self, run: str, paths: Collection[str] | None = None) -> list[int]:
         """Give the calls whose versions are what would be committed; of these paths."""
@@ -208,6 +220,28 @@ class SqlFiles:
 
 def _content(change: Mapping[str, Any]) -> bytes | None:
     digest = None if change["op"] == "deleted" else change.get("sha256") or change.get("before")
+    return None if digest is None else bytes.fromhex(digest)
+
+
+def _of_run(began: int, staged: Sequence[_Found], saw: bytes | None) -> Iterator[tuple[int, bool]]:
+    """Give the calls of the same run whose version a call looked at, and whether that is sure.
+
+    Args:
+        began: when the call did. staged: versions, oldest first. saw: the content, where it is known.
+    """
+    before, later = [item for item in staged if item[0] < began], [item for item in staged if item[0] > began]
+    same = [at for at, left in (*later, *before) if saw is not None and left == saw]
+    if same:
+        yield same[-1], True
+        return
+    if before and before[-1][1] is not None:
+        yield before[-1][0], not later and saw is None
+    yield from ((at, False) for at, left in later if left is not None)
+
+
+def _seen(look: Mapping[str, Any]) -> bytes | None:
+    """Give the content that a call saw; None where that is not sure."""
+    digest = look.get("sha256") if look["op"] in ("read", "executed") and "moved" not in look.get("flags", ()) else None
     return None if digest is None else bytes.fromhex(digest)
 
 
