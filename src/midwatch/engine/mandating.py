@@ -74,10 +74,8 @@ def authority_epoch(tx: Tx, run: str) -> str:
     Whoever adds a kind of authority that can change under a running run adds its head here.
     """
     row = tx.runs.get(run)
-    parts = [
-        tx.watch.setting(quarantine.HEAD) or b"",
-        *((row.fleet_digest, row.policy_digest) if row is not None else ()),
-    ]
+    own = () if row is None else (row.fleet_digest, row.policy_digest)
+    parts = [tx.watch.setting(quarantine.HEAD) or b"", str(tx.authority.epoch()), *own]
     return hashlib.sha256(b"\x1f".join(part.encode() if isinstance(part, str) else part for part in parts)).hexdigest()
 
 

@@ -31,6 +31,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "inbox": ("inbox:inbox", "See and answer what waits for a person."),
     "effects": ("effects:effects", "Show what a run was seen to do; commit or discard it."),
     "doctor": ("doctor:doctor", "Check this machine and the home."),
+    "mandate": ("mandate:mandate", "Show what a run was allowed in advance, and what is left."),
     "policy": ("policy:policy", "Check, explain and test what causes may bring about."),
     "principals": ("principals:principals", "Who may speak in this home."),
     "quarantine": ("quarantine:quarantine", "Stop what follows from an event; or lift that again."),
