@@ -29,10 +29,10 @@ PLANTED: list[Call] = [
     (SEND, {"url": f"https://api.example.com/v1?x={TOKEN}"}),
     (SEND, {"url": "https://robot:hunter2x9@api.example.com/v1"}),
     (SEND, {**WHERE, "headers": {"Authorization": f"Bearer {TOKEN}"}}),
-    (SEND, {**WHERE, "headers": {"Cookie": "sid=planted"}}),
-    (SEND, {**WHERE, "headers": {"X-Api-Key": "planted"}}),
+    (SEND, {**WHERE, "headers": {"Cookie": "sid=stolen77"}}),
+    (SEND, {**WHERE, "headers": {"X-Api-Key": "stolen77"}}),
     (SEND, {**WHERE, "key": TOKEN}),
-    (SEND, {**WHERE, "flags": ["-H", "Cookie: sid=planted"]}),
+    (SEND, {**WHERE, "flags": ["-H", "Cookie: sid=stolen77"]}),
     (SEND, {**WHERE, "flags": ["--header=x", f"password={TOKEN}"]}),
 ]
 BENIGN: list[Call] = [
@@ -54,7 +54,7 @@ def test_a_planted_credential_is_no_argument(tmp_path: Path, call: Call) -> None
     error = place.results(done.run)[0]["error"]
     assert "was not issued to this run" in error["message"]
     kept = json.dumps([event.to_json() for event in place.events(done.run)]) + json.dumps(error)
-    assert not any(value in kept for value in (TOKEN, "hunter2x9", "planted"))
+    assert not any(value in kept for value in (TOKEN, "hunter2x9", "stolen77"))
 
 
 @pytest.mark.req("CLAUSE-29")
@@ -94,13 +94,13 @@ FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 JSON = {"Content-Type": "application/json"}
 PARTS = {"Content-Type": "multipart/form-data; boundary=b"}
 BODIES = [
-    (FORM, b"grant_type=refresh_token&refresh_token=planted"),
-    (FORM, b"user=a&password=planted"),
-    (JSON, b'{"login": {"client_secret": "planted"}}'),
-    (JSON, b'[{"a": 1}, {"access_token": "planted"}]'),
-    ({}, b'{"api_key": "planted"}'),
-    (JSON, b'{"api_key": "planted", broken'),
-    (PARTS, b'--b\r\nContent-Disposition: form-data; name="password"\r\n\r\nplanted\r\n--b--'),
+    (FORM, b"grant_type=refresh_token&refresh_token=stolen77"),
+    (FORM, b"user=a&password=stolen77"),
+    (JSON, b'{"login": {"client_secret": "stolen77"}}'),
+    (JSON, b'[{"a": 1}, {"access_token": "stolen77"}]'),
+    ({}, b'{"api_key": "stolen77"}'),
+    (JSON, b'{"api_key": "stolen77", broken'),
+    (PARTS, b'--b\r\nContent-Disposition: form-data; name="password"\r\n\r\nstolen77\r\n--b--'),
     ({"Content-Type": "text/plain"}, f"take {TOKEN}".encode()),
 ]
 PLAIN = [
@@ -119,7 +119,7 @@ def test_a_planted_credential_does_not_leave_in_a_body(tmp_path: Path) -> None:
         for headers, body in BODIES:
             assert 403 == site.ask(url(host), "POST", body, headers)[0], body
         assert [] == host.seen
-        assert not any(value in repr(site.requests()) for value in (TOKEN, "planted"))
+        assert not any(value in repr(site.requests()) for value in (TOKEN, "stolen77"))
         for headers, body in PLAIN:
             assert 200 == site.ask(url(host), "POST", body, headers)[0], body
         assert [body for _, body in PLAIN] == [seen.body for seen in host.seen]
@@ -169,7 +169,7 @@ def test_a_request_that_cannot_be_judged_does_not_leave(tmp_path: Path, *, fails
             raise OSError(KEY)
         return "not now"
 
-    with Host() as host, Site(tmp_path, (rule(host),), bars=bars) as site:
+    with Host() as host, Site(tmp_path, (rule(host),), more={"bars": bars}) as site:
         status, _, body = site.ask(url(host))
         assert (403, []) == (status, host.seen)
         assert KEY.encode() not in body
