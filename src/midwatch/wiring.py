@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from midwatch.checking import check_fleet
 from midwatch.config.apart import not_apart
 from midwatch.config.fleet import Fleet
-from midwatch.errors import InvalidFleet, NotFound, RunHalted, SandboxError
+from midwatch.errors import Denied, InvalidFleet, NotFound, RunHalted, SandboxError
 from midwatch.governor.watch import HEARTBEAT
 from midwatch.records.event import Event
 from midwatch.store import choice
@@ -45,6 +45,7 @@ __all__ = [
     "has_store",
     "home_path",
     "load_fleet",
+    "look",
     "open",
     "open_sandbox",
     "open_store",
@@ -132,6 +133,14 @@ def _load(path: str | Path, preset: str | None, env: Mapping[str, str], home: Pa
 
         with open_store(home, environ=env) as store:
             return restored(store, Path(path), broken, preset=preset, environ=env, at_us=clock())
+
+
+def look(store: Store, fleet: Fleet, *, speaker: Speaker, environ: Mapping[str, str]) -> None:
+    """Judge a fleet's own authority as it is now, and write down what is pending; nothing of it is loaded or run."""
+    from midwatch.engine.rightful import rightful  # noqa: PLC0415 - as in `open`
+
+    with contextlib.suppress(Denied):  # that it would be refused is what the list says
+        rightful(store, fleet, speaker=speaker, environ=environ, at_us=clock())
 
 
 def backend_of(level: str) -> Backend:

@@ -28,6 +28,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "cancel": ("control:cancel", "Stop a run for good."),
     "check": ("check:check", "Check a fleet file; every problem at once."),
     "completion": ("completion:completion", "Print the completion script of a shell."),
+    "grants": ("grants:grants", "See and answer changes of what fleets may do."),
     "inbox": ("inbox:inbox", "See and answer what waits for a person."),
     "effects": ("effects:effects", "Show what a run was seen to do; commit or discard it."),
     "doctor": ("doctor:doctor", "Check this machine and the home."),
