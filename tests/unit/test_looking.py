@@ -12,6 +12,11 @@ from midwatch.sandbox.fanotify import Observed
 from midwatch.sandbox.looking import Digests, looked_at
 
 
+def sha(text: str) -> str:
+    """Hash a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def look(
     lower: Path, *paths: str, digests: Digests | None = None, most: tuple[int, int] = (99, 999)
 ) -> dict[str, Change]:
