@@ -7,6 +7,7 @@ disk, commands.
 An endorsement is of one digest in the place of another one: whoever changes the file after it was looked at changes the digest, and what
 was said does not hold for that. It adds who said it to the causes and takes none away.
 Source: CONTAINMENT.md, clauses 24, 27, 28.
+"""
 
 from __future__ import annotations
 
