@@ -110,11 +110,12 @@ class Containing:
             confined=contract.runs == "sandbox" and self._confined(agent),
         )
         spec = seg.fleet.containment
+        balance, mandates = seg.mandating.at_hand(agent, p.effect)
         authority = Authority(
             do=grants.decide(seg.fleet.grants, agent=agent, tool=contract.name, arguments=checked.arguments),
             reach=trails.reach,
-            balance=seg.mandating.balance(p.effect),
-            mandates=seg.mandating.names(agent),
+            balance=balance,
+            mandates=mandates,
             at_us=seg.clock(),
         )
         ruling = decide(action, authority)

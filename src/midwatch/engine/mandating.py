@@ -172,7 +172,7 @@ def _counted(cover: Cover) -> bool:
 
 
 class Mandating:
-    """The mandates of one segment. What is read here between two transactions may be old; `spend` looks again."""
+    """The mandates of one segment. What is read between two transactions may be old; `spend` looks again."""
 
     def __init__(self, segment: Segment) -> None:
         self._seg = segment
@@ -186,17 +186,16 @@ class Mandating:
         self._base = Kept(balance)
         self._kept: Kept | None = None
 
-    def balance(self, effect: str) -> Balance:
-        """Give what is left for this effect: what it has spent already, when it was begun before, is still its own."""
-        kept = self._known()
-        own = [key for key in kept.uses if key[0] == effect]
-        return kept.balance if not own else self._without(kept, effect)
+    def at_hand(self, agent: str, effect: str) -> tuple[Balance, tuple[str, ...]]:
+        """Give what is left for an effect, and the mandates that its agent may use: the operator's, then those of plans, newest first.
 
-    def names(self, agent: str) -> tuple[str, ...]:
-        """Give the mandates that an agent may use: the operator's first, then those of plans, newest first."""
+        What the effect has spent already, when it was begun before, is still its own.
+        """
+        kept = self._known()
         granted = tuple(each.id for each in self._granted.get(agent, ()) if each.id in self._base.balance.mandates)
-        mine = tuple(name for name, to in self._known().to.items() if to is None or to == agent)
-        return (*granted, *reversed(mine))
+        mine = tuple(name for name, to in kept.to.items() if to is None or to == agent)
+        begun = any(key[0] == effect for key in kept.uses)
+        return self._without(kept, effect) if begun else kept.balance, (*granted, *reversed(mine))
 
     def root(self) -> Mandate | None:
         """Give what the request allowed, if it allowed anything."""
@@ -246,9 +245,7 @@ class Mandating:
         )
 
     def _known(self) -> Kept:
-        if self._kept is None:
-            self._kept = self._seg.store.read(lambda tx: fold(tx, self._seg.run, self._base))
-        return self._kept
+        return self._seg.store.read(self._fresh)
 
     def _fresh(self, tx: Tx) -> Kept:
         """Go on from what is known, in this very transaction; anew where what is known was never committed."""
