@@ -10,17 +10,18 @@ TYPE_CHECKING = False  # as type checkers read it; `typing` itself would be a th
 if TYPE_CHECKING:
     from midwatch.config.fleet import Fleet
     from midwatch.engine.kernel import Kernel
-    from midwatch.errors import MidwatchError, ToolFailure
+    from midwatch.errors import BoundReached, MidwatchError, ToolFailure
     from midwatch.graph.govern import Kit
     from midwatch.graph.team import team
     from midwatch.records.envelope import Envelope
     from midwatch.records.run import RunResult
     from midwatch.tools.contract import Arg, Out
     from midwatch.tools.decorate import tool
-    from midwatch.wiring import open
+    from midwatch.wiring import budget, open
 
 __all__ = [
     "Arg",
+    "BoundReached",
     "Envelope",
     "Fleet",
     "Kernel",
@@ -30,6 +31,7 @@ __all__ = [
     "RunResult",
     "ToolFailure",
     "__version__",
+    "budget",
     "open",
     "team",
     "tool",
@@ -39,6 +41,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Arg": "midwatch.tools.contract",
+    "BoundReached": "midwatch.errors",
     "Envelope": "midwatch.records.envelope",
     "Fleet": "midwatch.config.fleet",
     "Kernel": "midwatch.engine.kernel",
@@ -47,6 +50,7 @@ _HOMES = {
     "Out": "midwatch.tools.contract",
     "RunResult": "midwatch.records.run",
     "ToolFailure": "midwatch.errors",
+    "budget": "midwatch.wiring",
     "open": "midwatch.wiring",
     "team": "midwatch.graph.team",
     "tool": "midwatch.tools.decorate",

@@ -12,8 +12,6 @@ import asyncio
 import contextlib
 import os
 import secrets
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -24,7 +22,7 @@ from midwatch.checking import check_fleet
 from midwatch.config.apart import not_apart
 from midwatch.config.fleet import Fleet
 from midwatch.errors import Denied, InvalidFleet, NotFound, RunHalted, SandboxError
-from midwatch.governor.watch import HEARTBEAT
+from midwatch.governing_child import govern
 from midwatch.records.event import Event
 from midwatch.store import choice
 from midwatch.store.port import Store, VerifyReport
@@ -33,12 +31,14 @@ if TYPE_CHECKING:
     from midwatch.engine.context import RouteRuntime
     from midwatch.engine.kernel import Kernel
     from midwatch.gates.review import Speaker
+    from midwatch.governor.budgets import Budget
     from midwatch.sandbox.layers import Layer
     from midwatch.sandbox.port import Backend, Egress, Sandbox
     from midwatch.sandbox.profile import SandboxProfile
 
 __all__ = [
     "backend_of",
+    "budget",
     "check_fleet",
     "clock",
     "copy_store",
@@ -53,7 +53,6 @@ __all__ = [
 ]
 
 DATABASE = choice.DATABASE
-GOVERNOR_WAIT_S = 30.0
 
 
 def clock() -> int:
@@ -96,6 +95,29 @@ def has_store(home: Path) -> bool:
 def copy_store(home: Path, url: str) -> VerifyReport:
     """Copy the records in a home's file to an empty store on a server (`store.copying`); the file stays as it is."""
     return choice.copy_home(home, url, at_us=clock())
+
+
+@contextlib.contextmanager
+def budget(
+    name: str, *, home: str | Path | None = None, shared: bool = False, **limits: int | str
+) -> Iterator[Budget]:
+    """Open a scope around a block: what its code claims, and every run that it starts or resumes, is charged to it, and bounded.
+
+    Args:
+        name: for people; each block is a scope of its own.
+        shared: blocks of that name are one scope, in every process of the home.
+        limits: by unit, as the fleet file writes them: `cost="$1.00"`, `tokens="120k"`, `tool_calls=3`, `wall="10m"`.
+
+    Raises:
+        UsageProblem: a limit that is none; or the block around is a scope of another home.
+        BoundReached: by what is claimed in the block; its `scope` is the `account` of the scope that was hit.
+    """
+    from midwatch.governor import budgets  # noqa: PLC0415 - as in `open`
+
+    with open_store(home_path(home), create=True) as store, budgets.opened(
+        store, name, limits, clock=clock, shared=shared
+    ) as made:
+        yield made
 
 
 def load_fleet(
@@ -269,7 +291,7 @@ def open(
             clock=clock,
             pause=pause,
             workdir=(workdir or Path.cwd()).absolute(),
-            govern=lambda: _govern(store, place, fleet.governor.stale_after_us, **choice.named(env)),
+            govern=lambda: _govern(store, place, fleet, **choice.named(env)),
             start_info="; ".join(filter(None, (info or _start_info(fleet), right.told))),
             speaker=speaker,
             standings=(right.standing, tools),
@@ -346,36 +368,7 @@ async def pause(microseconds: int) -> None:
     await asyncio.sleep(microseconds / 1_000_000)
 
 
-def _govern(store: Store, home: Path, stale_after_us: int, server: str | None = None) -> None:
-    """Start the governor's process unless a live one watches this home, and wait for its first sign of life.
-
-    Raises:
-        RunHalted: none came within the bound; no effect may begin.
-    """
-    started = clock()
-    last = store.read(lambda tx: tx.watch.last(HEARTBEAT))
-    if last is not None and started - last.at_us < min(stale_after_us, 5_000_000) and _alive(last.pid):
-        return
-    with (home / "governor.log").open("ab") as log:
-        launched = subprocess.run(
-            [sys.executable, "-m", "midwatch.surfaces.governor", "--home", str(home)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            timeout=GOVERNOR_WAIT_S,
-            check=False,
-            env={**os.environ, choice.VARIABLE: server or ""},
-        )
-    last = store.read(lambda tx: tx.watch.last(HEARTBEAT))
-    if launched.returncode or last is None or last.at_us < started:
-        raise RunHalted(f"the governor did not start, so no effect may begin; see `{home / 'governor.log'}`")
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def _govern(store: Store, home: Path, fleet: Fleet, server: str | None = None) -> None:
+    """Make sure that a governor lives, as the fleet says. RunHalted: none does."""
+    environ = {**os.environ, choice.VARIABLE: server or ""}
+    govern(store, home, fleet.name, fleet.governor, clock=clock, environ=environ)

@@ -261,8 +261,9 @@ class Fleet:
         members = {"fleet": self.agents, "run": self.agents, agent: (agent,), **self.verticals}
         shares = []
         for scope in ("fleet", "run", self.vertical_of(agent), agent):
-            cap = self.budgets[scope].caps.get("processes") if scope in self.budgets else None
-            if scope is None or cap is None or self.budgets[scope].shadow:
+            budget = None if scope is None else self.budgets.get(scope)
+            cap = None if budget is None or budget.shadow else budget.caps.get("processes")
+            if scope is None or cap is None:
                 continue
             working = [self.agents[name] for name in members[scope] if self.agents[name].role != "ceo"]
             cells = sum(2 if one.command else 1 for one in working)  # a program has a sandbox beside that of its tools

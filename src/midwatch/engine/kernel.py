@@ -29,12 +29,13 @@ from midwatch.engine.editing import Edit, edit
 from midwatch.engine.helping import Place
 from midwatch.engine.identity import local, require
 from midwatch.engine.releasing import Released
-from midwatch.engine.runner import LEASE_US, deadline, result_of, run_segment
+from midwatch.engine.runner import LEASE_US, result_of, run_segment
 from midwatch.engine.staging import Isolation, Staging, staged_of
 from midwatch.engine.undo import Undone
 from midwatch.engine.vouching import vouch
 from midwatch.errors import Divergence, MidwatchError, NotFound, NotGuaranteed, RunHalted, UsageProblem
 from midwatch.gates.review import Speaker, unmanned
+from midwatch.governor import budgets
 from midwatch.graph import foreign, team
 from midwatch.graph.govern import Kit, NotRunning
 from midwatch.records.event import EventDraft
@@ -327,7 +328,7 @@ class Kernel:
 
     async def _segment(self, row: RunRow) -> RunResult:
         parts = self._parts
-        now = parts.clock()
+        around = parts.store.read(budgets.around)
         epoch = self._take(row.id)
         if parts.govern is not None:
             try:
@@ -335,7 +336,6 @@ class Kernel:
             except MidwatchError:
                 parts.store.write(lambda tx: tx.fences.release(row.id, epoch=epoch))
                 raise
-        budget = parts.fleet.budgets.get("run")
         segment = Segment(
             store=parts.store,
             fleet=parts.fleet,
@@ -349,7 +349,7 @@ class Kernel:
             epoch=epoch,
             workdir=parts.workdir,
             governed=parts.govern is not None,
-            deadline_us=deadline(row, {} if budget is None else budget.caps, now=now),
+            around=around,
             stamp=rebinding.stamp(parts.fleet, self._graph_digest()),
             foreign=self._foreign,
             withheld=parts.withheld,

@@ -25,6 +25,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "approve": ("control:approve", "Say yes, or no, to an action that waits."),
     "blast": ("blast:blast", "Show everything that an event led to."),
+    "budget": ("budget:budget", "What may be spent, and what was; set, top up."),
     "cancel": ("control:cancel", "Stop a run for good."),
     "check": ("check:check", "Check a fleet file; every problem at once."),
     "completion": ("completion:completion", "Print the completion script of a shell."),
@@ -43,6 +44,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "runs": ("runs:runs", "List runs; show one."),
     "sandbox": ("sandbox:sandbox", "See living sandboxes, stop them, look into one."),
     "store": ("store:store", "Where a home's records are; copy them to a server."),
+    "top": ("top:top", "What is going on: runs, agents, spend against caps."),
     "trace": ("trace:trace", "Show what a run did, node by node."),
     "undo": ("undo:undo", "Take back what a run did, as far as its tools say how."),
     "verify": ("verify:verify", "Check the ledger's chain of hashes."),
