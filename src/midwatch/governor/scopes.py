@@ -64,7 +64,7 @@ def path(
         found.append(_windowed(fleet, agent, f"agent:{fleet.name}/{agent}", at_us))
     found.append(_lasting(fleet, "run", f"run:{run}"))
     within = _lasting(fleet, agent, f"agent:{run}/{agent}")
-    limits = fleet.agents[agent].limits.amounts()
+    limits = fleet.agents[agent].limits.amounts() if agent in fleet.agents else {}  # what reads requests is no agent
     apart = (own is not None and own.per is not None) or (within.shadow and limits)  # limits are never in shadow
     caps = _tighter({} if apart else dict(within.caps), limits)
     found.append(replace(within, caps=caps, shadow=within.shadow and not apart))
