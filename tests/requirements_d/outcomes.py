@@ -3,4 +3,11 @@
 REQUIREMENTS: dict[str, str] = {
     "CLAUSE-30": "Denied, then something of authority changed, then the same again: by any tool, agent or process, it waits for a person.",
     "CLAUSE-29": "What nobody issued to the run is used nowhere: no argument, header, address or body of a request, no tunnel.",
+    "PEER-1": "Conditions match what they say, one of another language does not load, and one that fails allows nothing.",
+    "PEER-2": "Without a rule nothing is allowed.",
+    "PEER-3": "No payload labels itself, no label leaks between runs, a denial ends no work, and a yes is for one action once.",
+    "PEER-4": "A configuration that became invalid lets nothing pass, and a change of one grants.",
+    "PEER-5": "Commands, files and addresses that others warn of are grants or refused, and no refusal is forgotten by waiting.",
+    "FAULT-1": "Each part of deciding fails in turn, and no effect happens.",
+    "FAULT-2": "Errors, unknowns, missing labels, broken detectors and clocks that go back are a no.",
 }

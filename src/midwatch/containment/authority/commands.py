@@ -35,6 +35,12 @@ _READS: Final = listed(
     cut tr uniq fold expand column strings od hexdump lsblk lscpu vmstat who groups getent test [
     """
 )
+_KEYS: Final = re.compile(
+    r"(?i)(?:.*[/=]|)(?:proc/[^/]*/(?:task/[^/]*/)?(?:environ|mem|fd/.*|cmdline)|etc/(?:g?shadow-?|sudoers(?:\.d/.*)?|krb5\.keytab)"
+    r"|\.ssh/(?!known_hosts\Z|config\Z|.*\.pub\Z).*|id_(?:rsa|dsa|ecdsa|ed25519)(?:_sk)?|\.aws/.*|[._]netrc|\.pgpass|\.my\.cnf|\.git-credentials"
+    r"|\.docker/config\.json|\.kube/config|\.npmrc|\.pypirc|\.env(?:\.[\w.-]+)?|(?:var/)?run/secrets/.*|[^/]*\.(?:pem|key|p12|pfx|jks|kdbx|keytab))\Z"
+)
+"""Where credentials lie. Whoever reads one there has it."""
 _SUB: Final = {
     "git": (
         (
@@ -163,12 +169,28 @@ def judge(effect: Effect) -> Iterator[Finding]:
     if not isinstance(effect, Command) or not effect.argv:
         return
     where = resource_of(effect)
-    if _inert(effect.argv):
+    keys = _reads_keys(effect.argv)
+    if not keys and _inert(effect.argv):
         yield Inert(where, NAME, "the program is known to read, and its words do not make it do more")
         return
     known = _power(effect.argv)
+    if keys:
+        yield granted(
+            "use the credentials that it reads",
+            "whoever is given its output",
+            where,
+            NAME,
+            "such files hold credentials",
+        )
     if known is not None:
         yield granted(known[0], known[1], where, NAME, known[2])
+
+
+def _reads_keys(argv: Sequence[str]) -> bool:
+    """Say whether a program is led to where credentials lie; `ps e` shows what other programs were started with."""
+    if argv[0].rpartition("/")[2] == "ps" and any(re.fullmatch(r"[a-zA-Z]*[eE][a-zA-Z]*", word) for word in argv[1:]):
+        return True
+    return any(_KEYS.fullmatch(word) for word in argv[1:])
 
 
 def _inert(argv: Sequence[str]) -> bool:
