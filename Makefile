@@ -2,6 +2,7 @@
 
 BIN    := .venv/bin
 PYTEST := $(BIN)/python -m pytest
+JOBS   ?= 3
 CODE   := $(wildcard src tests bench examples scripts)
 
 .PHONY: help setup run test check format bench size lock clean
@@ -17,8 +18,8 @@ run: setup ## run the example fleet on this machine
 	printf '\n%s\n' 'every step is on record: `$(BIN)/midwatch runs ls`, then `$(BIN)/midwatch trace RUN`' >&2; \
 	exit $$code
 
-test: setup ## run every test
-	@$(PYTEST) tests
+test: setup ## run every test, several side by side (JOBS=0: one after the other)
+	@$(PYTEST) tests --numprocesses $(JOBS) --dist loadgroup
 
 check: setup ## format, lint, types, import contracts, docs, sizes, unit tests
 	@$(BIN)/ruff format --check $(CODE)

@@ -1,7 +1,8 @@
 """What every test shares: nothing from the operator's own machine leaks in.
 
 In:   the environment that pytest was started in.
-Out:  each test runs with a home of its own, no model key, no colour, and a stable terminal width.
+Out:  each test runs with a home of its own, no model key, no colour, and a stable terminal width; several may run side by side
+      (`-n`, as `make test` does), and those that share something that is dear or one of a kind come one after the other.
 Must not know: any room of `midwatch`; a room's fixtures live beside its tests.
 """
 
@@ -29,3 +30,22 @@ def _clean_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: py
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "120")
     return home
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests may not be spread over processes: what uses one engine of containers, and what shares a fixture of a file."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            group = _group(item)
+            if group:
+                item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _group(item: pytest.Item) -> str:
+    """Give what a test must be kept together with; empty: nothing."""
+    if "docker" in item.path.name or "docker_host" in getattr(item, "fixturenames", ()):
+        return "docker"
+    known = getattr(item, "_fixtureinfo", None)
+    fixtures = () if known is None else known.name2fixturedefs.values()
+    shared = any(each.scope in ("class", "module", "package") for found in fixtures for each in found)
+    return str(item.path) if shared else ""

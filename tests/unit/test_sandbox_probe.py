@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -46,13 +47,21 @@ def test_it_tells_of_every_layer_and_what_to_do(report: Report) -> None:
 
 
 @pytest.mark.req("PROBE-1")
-def test_nothing_is_left_behind(tmp_path: Path) -> None:
-    """No mount, no file, no control group, no process after a probe near a folder of its own."""
-    mounts = Path("/proc/self/mountinfo").read_text()
+def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No mount, no file, no control group, no process after a probe near a folder of its own; others may probe meanwhile."""
+    mark, asked = f"mine{os.urandom(6).hex()}", list[int]()
+
+    def token(size: int) -> str:
+        asked.append(size)
+        return mark
+
+    monkeypatch.setattr(secrets, "token_hex", token)
     probe(tmp_path)
+    assert asked or not ROOT, "the control group was named so"
     assert [] == list(tmp_path.iterdir())
-    assert mounts == Path("/proc/self/mountinfo").read_text()
-    assert [] == list(Path("/sys/fs/cgroup").glob("**/probe-*"))
+    mounts = Path("/proc/self/mountinfo").read_text()
+    assert (False, False) == (str(tmp_path) in mounts, mark in mounts)
+    assert [] == list(Path("/sys/fs/cgroup").glob(f"**/*{mark}*"))
     listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert str(tmp_path) not in listed
 
