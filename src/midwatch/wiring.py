@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from midwatch.checking import check_fleet
 from midwatch.config.apart import not_apart
 from midwatch.config.fleet import Fleet
-from midwatch.errors import Denied, InvalidFleet, NotFound, RunHalted, SandboxError
+from midwatch.errors import Denied, InvalidFleet, NotFound, SandboxError
 from midwatch.governing_child import govern
 from midwatch.records.event import Event
 from midwatch.store import choice

@@ -49,8 +49,6 @@ WISHES = [
     ("own gvisor", "    limits: {steps: 20}", "    sandbox: gvisor", [13]),
     ("schedules", "governor:", f"schedules:\n  - {SCHEDULE % 'a'}\n  - {SCHEDULE % 'b'}\ngovernor:", [25, 26]),
     ("mcp", "governor:", "mcp:\n  docs: {command: [serve]}\ngovernor:", [25]),
-    ("daemon", "mode: child", "mode: daemon", [24]),
-    ("cron", "mode: child", "mode: cron", [24]),
     ("anthropic", "role: ceo, route: local", "role: ceo, route: claude", [5]),
     ("anthropic by preset", "routes:\n", "presets:\n  default:\n    local: anthropic/claude-x\nroutes:\n", [5]),
 ]  # fmt: skip
@@ -91,7 +89,7 @@ def test_each_wish_that_is_not_kept_is_refused_at_its_line(
 def test_all_wishes_are_refused_together(folder: Path) -> None:
     """One pass names everything, not only the first."""
     text = PLAIN
-    wanted = ("gvisor", "own gvisor", "daemon", "anthropic")
+    wanted = ("gvisor", "own gvisor", "mcp", "anthropic")
     for name, old, new, _ in WISHES:
         if name in wanted:
             text = text.replace(old, new, 1)
@@ -107,7 +105,6 @@ def test_the_page_names_every_wish_that_is_refused() -> None:
         "mcp",
     )
     more = (
-        "governor.mode",
         "anthropic",
         "gvisor",
     )

@@ -60,6 +60,7 @@ from midwatch.config.specs import (
     SourceSpec,
     TeamSpec,
 )
+from midwatch.config.watch_model import governor_spec
 from midwatch.errors import Problem
 from midwatch.records.spend import UNITS
 
@@ -104,7 +105,6 @@ def build(
     agents = {
         name: _agent(draft, base, name, agent, problems, prompts.get(name)) for name, agent in file.agents.items()
     }
-    governor = file.governor
     parts = Parts(
         name=file.fleet,
         presets=_frozen({name: _frozen(to) if isinstance(to, dict) else to for name, to in file.presets.items()}),
@@ -129,7 +129,7 @@ def build(
         channels=_frozen({name: _channel(name, channel) for name, channel in file.channels.items()}),
         sandbox=_sandbox(file.sandbox, base) or SandboxSpec(),
         schedules=tuple(ScheduleSpec(item.name, item.cron, _frozen(item.input)) for item in file.schedules),
-        governor=GovernorSpec() if governor is None else GovernorSpec(governor.mode, governor.stale_after),
+        governor=governor_spec(file.governor),
         require_guarded=file.require_guarded,
         authority=file.authority,
     )

@@ -21,6 +21,7 @@ from midwatch.config.files import locate
 from midwatch.config.policy_rules import check_mandates, check_policies, check_sources
 from midwatch.config.routing import aliases
 from midwatch.config.sandbox_rules import check_sandbox
+from midwatch.config.watch_rules import check_governor
 from midwatch.config.yaml_source import Place
 from midwatch.errors import Problem
 from midwatch.records.spend import UNITS
@@ -55,6 +56,7 @@ def cross_check(draft: Draft, *, base: Path, environ: Mapping[str, str]) -> list
         _review(draft),
         check_sandbox(draft, ("sandbox",), draft.file.sandbox, base=base, environ=environ),
         _schedules(draft),
+        check_governor(draft),
     )
     return [problem for check in checks for problem in check]
 

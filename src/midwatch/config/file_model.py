@@ -46,6 +46,7 @@ from midwatch.config.file_types import (
 from midwatch.config.policy_model import Contained, PolicyFile, SourceFile
 from midwatch.config.sandbox_model import Sandboxed
 from midwatch.config.specs import AgentRole, ChannelFormat, ObservedOp, Per, Protocol, Provider
+from midwatch.config.watch_model import GovernorFile
 from midwatch.records.effect import Role
 
 __all__ = [
@@ -353,17 +354,6 @@ class ScheduleFile(Block):
     name: Name = Field(description="Its name.")
     cron: Annotated[str, StringConstraints(pattern=CRON_PATTERN)] = Field(description="Five fields, UTC.")
     input: Annotated[dict[str, Any], BeforeValidator(or_empty)] = Field({}, description="The run's input.")
-
-
-class GovernorFile(Block):
-    """The watch outside the runs."""
-
-    mode: Literal["child", "daemon", "cron"] = Field("child", description="How it is started.")
-    stale_after: Span = Field(
-        30_000_000,
-        description="Without its heartbeat for this long, no effect begins.",
-        json_schema_extra={"default": "30s"},
-    )
 
 
 def _presets_schema() -> WithJsonSchema:

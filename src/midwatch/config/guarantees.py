@@ -62,8 +62,6 @@ def _operation(fleet: Fleet) -> Iterator[Problem]:
     yield from _sandbox(fleet, ("sandbox", "backend"), fleet.sandbox)
     for index, schedule in enumerate(fleet.schedules):
         yield _refuse(fleet, ("schedules", index), f"the schedule `{schedule.name}`", "start runs with `midwatch run`")
-    if fleet.governor.mode != "child":
-        yield _refuse(fleet, ("governor", "mode"), f"a governor as `{fleet.governor.mode}`", "write `child`")
 
 
 def _refuse(fleet: Fleet, place: tuple[str | int, ...], what: str, help_: str) -> Problem:

@@ -7,9 +7,10 @@ Units: money in micro-dollars, time in microseconds; all whole numbers.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from midwatch.config.specs_watch import WatchPolicy, WatchSpec
 from midwatch.records.spend import Unit
 
 __all__ = ["BudgetSpec", "GovernorSpec", "Limits", "Per", "Rung"]
@@ -76,7 +77,15 @@ class BudgetSpec:
 
 @dataclass(frozen=True, slots=True)
 class GovernorSpec:
-    """The watch outside the runs. After `stale_after_us` without its heartbeat no effect begins."""
+    """The watch outside the runs. After `stale_after_us` without its heartbeat no effect begins.
+
+    Attributes:
+        period_us: between two passes. warm_up_us: how long an agent is only learned from.
+        policies: those for which the file says something else than `specs_watch.default_policies`.
+    """
 
     mode: Literal["child", "daemon", "cron"] = "child"
     stale_after_us: int = 30_000_000
+    period_us: int = field(default=1_000_000, metadata={"later": True})
+    warm_up_us: int = field(default=259_200_000_000, metadata={"later": True})
+    policies: Mapping[WatchPolicy, WatchSpec] = field(default_factory=dict, metadata={"later": True})

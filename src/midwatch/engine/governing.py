@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from midwatch.engine.bounding import Bounds
 from midwatch.errors import BoundReached, RunHalted
 from midwatch.governor import scopes
-from midwatch.governor.watch import HEARTBEAT
+from midwatch.governor.watch import HEARTBEAT, living
 
 if TYPE_CHECKING:
     from midwatch.engine.context import Segment
@@ -63,8 +63,8 @@ class Governing:
             raise seg.stop(late)
         if not seg.governed:
             return
-        beat = seg.store.read(lambda tx: tx.watch.last(HEARTBEAT))
-        if beat is None or now - beat.at_us > seg.fleet.governor.stale_after_us:
+        beats = seg.store.read(lambda tx: tx.watch.beats(HEARTBEAT))
+        if not living(beats, now=now, stale_after_us=seg.fleet.governor.stale_after_us):
             raise seg.stop(
                 RunHalted("the governor gives no sign of life, so no effect may begin; `midwatch resume` starts one")
             )
