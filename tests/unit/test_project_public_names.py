@@ -15,6 +15,7 @@ HEAVY = ("pydantic", "sqlalchemy", "langgraph", "langchain_core", "yaml")
 
 HOMES = {
     "Arg": "midwatch.tools.contract",
+    "BoundReached": "midwatch.errors",
     "Envelope": "midwatch.records.envelope",
     "Fleet": "midwatch.config.fleet",
     "Kernel": "midwatch.engine.kernel",
@@ -23,6 +24,7 @@ HOMES = {
     "Out": "midwatch.tools.contract",
     "RunResult": "midwatch.records.run",
     "ToolFailure": "midwatch.errors",
+    "budget": "midwatch.wiring",
     "open": "midwatch.wiring",
     "team": "midwatch.graph.team",
     "tool": "midwatch.tools.decorate",

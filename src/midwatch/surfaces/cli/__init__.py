@@ -25,7 +25,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "approve": ("control:approve", "Say yes, or no, to an action that waits."),
     "blast": ("blast:blast", "Show everything that an event led to."),
-    "budget": ("budget:budget", "What may be spent, and what was; set, top up."),
+    "budget": ("budget:budget", "What may be spent, and what was."),
     "cancel": ("control:cancel", "Stop a run for good."),
     "check": ("check:check", "Check a fleet file; every problem at once."),
     "completion": ("completion:completion", "Print the completion script of a shell."),
@@ -34,6 +34,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "effects": ("effects:effects", "Show what a run was seen to do; commit or discard it."),
     "doctor": ("doctor:doctor", "Check this machine and the home."),
     "mandate": ("mandate:mandate", "Show what a run was allowed in advance, and what is left."),
+    "governor": ("governor:governor", "The watch outside the runs: run it, ask it."),
     "policy": ("policy:policy", "Check, explain and test what causes may bring about."),
     "principals": ("principals:principals", "Who may speak in this home."),
     "quarantine": ("quarantine:quarantine", "Stop what follows from an event; or lift that again."),
