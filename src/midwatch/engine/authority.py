@@ -423,14 +423,21 @@ def _tools_of(key: Resource, old: bytes | None, new: bytes | None, tools: Sequen
             return everything
         return _matching(_texts(block.get("tools") or []), tools)
     if kind in ("grants", "policies") and name in ("grants", "policies"):
-        before = _json(old) or []
-        after = _json(new) or []
-        if not isinstance(before, list) or not isinstance(after, list) or any(rule not in after for rule in before):
-            return everything  # what was taken away may have bound what is left
-        added = [rule for rule in after if rule not in before]
-        globs = [glob for rule in added if isinstance(rule, dict) for glob in _texts(rule.get("may"))]
-        return _matching(globs, tools)
+        return _matching(_added(_json(old), _json(new)), tools)
     return everything
+
+
+def _added(old: Any, new: Any) -> list[str]:
+    """Give the tools that rules name which were not there; taking a rule away, or a tool out of one, gives nobody anything."""
+    before = [rule for rule in old if isinstance(rule, dict)] if isinstance(old, list) else []
+    globs: list[str] = []
+    for rule in new if isinstance(new, list) else []:
+        if not isinstance(rule, dict):
+            return ["*"]
+        same = [other for other in before if {**other, "may": None} == {**rule, "may": None}]
+        had = {glob for other in same for glob in _texts(other.get("may"))}
+        globs += [glob for glob in _texts(rule.get("may")) if glob not in had]
+    return globs
 
 
 def _matching(globs: Any, tools: Sequence[str]) -> tuple[str, ...]:

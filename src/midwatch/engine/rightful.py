@@ -146,7 +146,7 @@ def restored(
     except OSError:
         body = None
     here = Place(str(file), str(values.get("fleet", "")))
-    found = {FILE: Found(resources.digest_of(body), body, files)}
+    found = {FILE: Found(resources.digest_of(body or b""), body, files)}
     head = store.read(lambda tx: tx.ledger.head())[0]
     made = authority.standing(store, here, found, speaker=Speaker("nobody"), pinned=False, head=head)
     made = authority.note(store, made, at_us=at_us)

@@ -65,7 +65,10 @@ class Authorities(Protocol):
         """Give the number that the next version of a resource takes."""
 
     def answer(self, version: str, *, state: AuthorityState, by: str | None, at_us: int, seq: int) -> None:
-        """Endorse, reject or supersede a pending version; raises `GateNotUsable` when it is not pending any more."""
+        """Endorse, reject or supersede a pending version; raises `GateNotUsable` when it is not pending any more.
+
+        What its file was seen to hold stays as it is: a word about a version says nothing about what was written since.
+        """
 
     def seen(self, versions: Collection[str], seq: int) -> None:
         """Note that files were seen to hold these versions when the ledger ended in event `seq`."""
@@ -151,10 +154,10 @@ class SqlAuthority:
     def answer(self, version: str, *, state: AuthorityState, by: str | None, at_us: int, seq: int) -> None:
         """Answer it once."""
         sql = (
-            "UPDATE authority SET state = ?, answered_by = ?, answered_us = ?, answered_seq = ?, seen_seq = ? "
+            "UPDATE authority SET state = ?, answered_by = ?, answered_us = ?, answered_seq = ? "
             "WHERE id = ? AND state = 'pending'"
         )
-        if self._sql.execute(sql, (state, by, at_us, seq, seq, version)).rowcount != 1:
+        if self._sql.execute(sql, (state, by, at_us, seq, version)).rowcount != 1:
             raise GateNotUsable(f"version `{version}` is not pending any more; `midwatch grants pending` lists what is")
 
     def seen(self, versions: Collection[str], seq: int) -> None:

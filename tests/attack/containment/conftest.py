@@ -1,0 +1,7 @@
+"""Fixtures of the clauses' tests."""
+
+from __future__ import annotations
+
+from tests.attack.containment.own import grounds
+
+__all__ = ["grounds"]
