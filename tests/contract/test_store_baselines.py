@@ -52,11 +52,15 @@ def test_a_rate_lets_one_begin_per_gap_and_ends_by_itself(store: Store) -> None:
 @pytest.mark.req("WATCH-1")
 def test_every_governor_beats_under_its_own_name(store: Store) -> None:
     """Beats of one prefix are read together, newest first; old ones go, others stay."""
-    for name, at in (("governor/a/1", 5), ("governor/b/2", 9), ("other", 7)):
+    for name, at in (("governor/a/1", 5), ("governor/b/2", 9), ("governors", 7), ("other", 7)):
         store.write(lambda tx, name=name, at=at: tx.watch.beat(name, pid=1, at_us=at))  # type: ignore[misc]
     assert [Beat("governor/b/2", 1, 9), Beat("governor/a/1", 1, 5)] == list(
         store.read(lambda tx: tx.watch.beats("governor"))
     )
     store.write(lambda tx: tx.watch.silence("governor", before_us=9))
+    store.write(
+        lambda tx: tx.watch.silence("governor/b", before_us=99) or tx.watch.beat("governor/b/2", pid=1, at_us=9)
+    )
+    store.write(lambda tx: tx.watch.silence("governor/b/", before_us=99))
     assert ["governor/b/2"] == [beat.name for beat in store.read(lambda tx: tx.watch.beats("governor"))]
-    assert store.read(lambda tx: tx.watch.last("other")) is not None
+    assert all(store.read(lambda tx: (tx.watch.last("other"), tx.watch.last("governors"))))

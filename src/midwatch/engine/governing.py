@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from midwatch.engine.bounding import Bounds
+from midwatch.engine.pacing import pace
 from midwatch.errors import BoundReached, RunHalted
 from midwatch.governor import scopes
 from midwatch.governor.watch import HEARTBEAT, living
@@ -36,8 +37,9 @@ class Governing:
         Raises:
             Halted: a bound of the run, or of what it belongs to, is reached; or the governor gives no sign of life.
         """
-        seg, now = self._seg, self._seg.clock()
-        self.alive(now)
+        seg = self._seg
+        await pace(seg, p.actor.agent)
+        self.alive(seg.clock())
         try:
             await self.bounds.claim(p.actor, p.reservation, lambda _: {"tool_calls": 1})
         except BoundReached as error:

@@ -278,10 +278,10 @@ class Watch(Protocol):
         """Read the last one."""
 
     def beats(self, prefix: str) -> Sequence[Beat]:
-        """Read the last one of every name that begins so, newest first."""
+        """Read the last one of this name and of every name below it (`NAME/…`), newest first."""
 
     def silence(self, prefix: str, *, before_us: int) -> None:
-        """Drop those of names that begin so which are older than that: of governors that are gone."""
+        """Drop those of this name and of names below it which are older than that: of governors that are gone."""
 
     def setting(self, key: str, default: bytes | None = None) -> bytes | None:
         """Read a setting; with `default`, store and return it when absent (first writer wins)."""

@@ -21,6 +21,7 @@ from midwatch.store.port import Beat
 
 __all__ = ["SqlRuns", "SqlTransitions", "SqlWatch"]
 
+_BELOW: Final = "name = ? OR substr(name, 1, CAST(? AS INTEGER)) = ?"
 _RUN: Final = columns(RunRow)
 _NAMES: Final = frozenset(field.name for field in fields(RunRow)) - {"id"}
 _TRANSITION: Final = columns(Transition)
@@ -155,14 +156,14 @@ class SqlWatch:
         return None if row is None else Beat(*row)
 
     def beats(self, prefix: str) -> Sequence[Beat]:
-        """Read those of names that begin so, newest first."""
-        sql = "SELECT name, pid, at_us FROM beat WHERE substr(name, 1, CAST(? AS INTEGER)) = ? ORDER BY at_us DESC, name"
-        return [Beat(*row) for row in self._sql.execute(sql, (len(prefix), prefix)).fetchall()]
+        """Read that of this name and those of names below it, newest first."""
+        sql = f"SELECT name, pid, at_us FROM beat WHERE {_BELOW} ORDER BY at_us DESC, name"  # noqa: S608 - our own words
+        return [Beat(*row) for row in self._sql.execute(sql, (prefix, len(prefix) + 1, prefix + "/")).fetchall()]
 
     def silence(self, prefix: str, *, before_us: int) -> None:
         """Drop old ones."""
-        sql = "DELETE FROM beat WHERE substr(name, 1, CAST(? AS INTEGER)) = ? AND at_us < ?"
-        self._sql.execute(sql, (len(prefix), prefix, before_us))
+        sql = f"DELETE FROM beat WHERE ({_BELOW}) AND at_us < ?"  # noqa: S608 - our own words
+        self._sql.execute(sql, (prefix, len(prefix) + 1, prefix + "/", before_us))
 
     def setting(self, key: str, default: bytes | None = None) -> bytes | None:
         """Read a setting; store the default where there is none."""
