@@ -189,7 +189,7 @@ def _changed(
         asked = "" if row is None else row.asked_by
         why = f"a call of run `{run[:7]}` wrote the file (event {seq})"
         return Version(key, now, before, "pending", why, label_of(tx, seq), (seq, committed), asked, f"run {run[:7]}")
-    acting = _acting(tx, files)
+    acting = _acting(tx, files) if made.pins else None  # of what nobody has seen before, nobody knows when it changed
     if acting is not None:
         run, seq = acting
         row = tx.runs.get(run)
