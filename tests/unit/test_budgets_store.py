@@ -80,11 +80,11 @@ def test_a_subtree_never_uses_more_than_its_parent_has(steps: list[tuple[int, in
     store = MemoryStore()
     try:
         for scope, cap in CAPS.items():
-            store.write(lambda tx, scope=scope, cap=cap: tx.budgets.set_cap(scope, "cost", cap))
+            store.write(lambda tx, scope=scope, cap=cap: tx.budgets.set_cap(scope, "cost", cap))  # type: ignore[misc]
         for number, (which, asked, end, used) in enumerate(steps):
             lines, name = [Line(scope, "cost", asked) for scope in PATHS[which]], str(number)
             try:
-                store.write(lambda tx, name=name, lines=lines: tx.budgets.reserve(name, run=RUN, lines=lines, at_us=1))
+                store.write(lambda tx, name=name, lines=lines: tx.budgets.reserve(name, run=RUN, lines=lines, at_us=1))  # type: ignore[misc]
             except BoundReached:
                 continue
             _end(store, name, end, min(used, asked))
@@ -205,7 +205,7 @@ def test_a_huge_claim_is_no_claim() -> None:
     for shadow in (False, True):
         lines = [Line("s", "cost", 2**63, shadow)]
         with pytest.raises(BoundReached):
-            store.write(lambda tx, lines=lines: tx.budgets.reserve("r", run=RUN, lines=lines, at_us=1))
+            store.write(lambda tx, lines=lines: tx.budgets.reserve("r", run=RUN, lines=lines, at_us=1))  # type: ignore[misc]
     assert {} == _standing(store, "s")
     store.close()
 
@@ -254,7 +254,7 @@ def test_a_shadow_counts_and_says_what_it_would_have_stopped() -> None:
     """A scope in shadow goes past its cap and tells; one around it that is not still stops."""
     store = MemoryStore()
     for scope, cap in (("out", 12), ("in", 5)):
-        store.write(lambda tx, scope=scope, cap=cap: tx.budgets.set_cap(scope, "cost", cap))
+        store.write(lambda tx, scope=scope, cap=cap: tx.budgets.set_cap(scope, "cost", cap))  # type: ignore[misc]
     lines = [Line("out", "cost", 7), Line("in", "cost", 7, shadow=True)]
     would = store.write(lambda tx: tx.budgets.reserve("r", run=RUN, lines=lines, at_us=1))
     assert [("in", 5, 0, 7)] == [(one.scope, one.cap, one.used, one.asked) for one in would]
@@ -274,7 +274,7 @@ def test_a_bound_says_whether_room_will_come_back() -> None:
     for asked in (5, 11):
         with pytest.raises(BoundReached) as caught:
             store.write(
-                lambda tx, asked=asked: tx.budgets.reserve("q", run=RUN, lines=[Line("s", "cost", asked)], at_us=1)
+                lambda tx, asked=asked: tx.budgets.reserve("q", run=RUN, lines=[Line("s", "cost", asked)], at_us=1)  # type: ignore[misc]
             )
         found.append(caught.value.passing)
     store.write(lambda tx: tx.budgets.settle("r", None, at_us=1))
