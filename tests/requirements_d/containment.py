@@ -23,4 +23,5 @@ REQUIREMENTS: dict[str, str] = {
     "CLAUSE-20": "What is confined needs no reach, except for credentials; outside, the same call does.",
     "CLAUSE-21": "It is asked where somebody has the reach that lacks, else denied; a fault denies; more causes never allow more.",
     "CLAUSE-22": "Whoever would see an action must be a reader of all that went into it, or a target that the mandate names.",
+    "CLAUSE-23": "Between judgement and beginning authority, mandates and referents are looked at again, in the transaction of the effect.",
 }

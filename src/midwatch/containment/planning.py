@@ -37,6 +37,8 @@ MANUAL: Final = (
 )
 _TYPED: Final = frozenset({"email", "url", "iban", "path"})
 _NUMBER: Final = re.compile(r"(?<![\w.,])[0-9]{1,15}(?:[ ,'][0-9]{3})*(?:\.[0-9]{1,6})?(?![\w]|[.,][0-9])")
+_SHORT: Final = ("integer", "number", "boolean")
+"""Types of arguments by which no source is recognised."""
 _MOST_LINES: Final = 64
 _MOST: Final = 200
 _TEXT: Final = {"type": "string", "maxLength": 2_000}
@@ -137,11 +139,9 @@ class Planner:
             if not all(_stands(request, contract, of, value) for value in bound["values"]):
                 raise _Untrue(f"the planner reads `{contract.name}` with what the request does not say")
             where.append((of.name, (one_of(*bound["values"], kind=of.kind),)))
-        required = set(contract.input_schema.get("required") or ())
-        unbound = {each.name for each in found.values() if each.name in required and each.text} - {
-            name for name, _ in where
-        }
-        if unbound:
+        properties = contract.input_schema.get("properties") or {}
+        required = (name for name in contract.input_schema.get("required") or () if name in properties)
+        if {name for name in required if properties[name].get("type") not in _SHORT} - {name for name, _ in where}:
             raise _Untrue(f"the planner does not say which result of `{contract.name}` is meant")
         author = contract.out(path)
         if author.author == "service" or author.creates:
