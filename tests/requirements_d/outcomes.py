@@ -10,4 +10,8 @@ REQUIREMENTS: dict[str, str] = {
     "PEER-5": "Commands, files and addresses that others warn of are grants or refused, and no refusal is forgotten by waiting.",
     "FAULT-1": "Each part of deciding fails in turn, and no effect happens.",
     "FAULT-2": "Errors, unknowns, missing labels, broken detectors and clocks that go back are a no.",
+    "PROBE-30": "A run that is denied thirty times stands still until a person resumes it.",
+    "PROBE-31": "Instructions that a run writes for later sessions or stronger agents wait, or stay the words of whoever wrote them.",
+    "PROBE-32": "No name makes a tool but the fleet file's list.",
+    "CHECKLIST-1": "Each point of the checklists names tests that exist and run, or says why there is none.",
 }

@@ -39,6 +39,7 @@ from midwatch.engine import granting
 from midwatch.engine.mandating import Stale
 from midwatch.engine.passage import known
 from midwatch.engine.staged import layer_of
+from midwatch.errors import MidwatchError, RunHalted
 from midwatch.records.decision import Allowed, Ask, Denied
 from midwatch.records.effect import EFFECT_CLASSES
 from midwatch.records.envelope import Envelope
@@ -55,10 +56,13 @@ if TYPE_CHECKING:
     from midwatch.store.port import Tx
     from midwatch.tools.contract import ToolContract
 
-__all__ = ["HINT", "Outcomes"]
+__all__ = ["HINT", "MOST_DENIALS", "Outcomes"]
 
 HINT: Final = "what you changed does not make it allowed; say what you need, and a person decides"
-_KINDS: Final = ("intent", "finished", "gate.used")
+MOST_DENIALS: Final = 30
+"""How often a run is denied, by containment or at gates, before it stands still: whoever tries until something passes stops there."""
+
+_KINDS: Final = ("intent", "finished", "gate.used", "run.resumed")
 _PAGE: Final = 1000
 _READS: Final = ("GET", "HEAD", "OPTIONS")
 _TAIL: Final = 4_000
@@ -83,12 +87,27 @@ class Outcomes:
         self._retries = Retries()
         self._unread: list[Event] = []
         self._changing: dict[str, list[str]] = {}
-        self._read = 0
+        self._read = self._denials = 0
         self._told: set[str] = set()
         self._lock = threading.RLock()
         segment.staging.bars = self.barred
 
     # -------------------------------------------------------------------------------------------------- at stage 3
+
+    def probed(self, p: Passage) -> None:
+        """Stop a run that was denied as often as it may be; a person who resumes it lets it try anew.
+
+        Raises:
+            Halted: as said, or the ledger cannot be read.
+        """
+        try:
+            self._seg.store.read(self._fold)
+        except MidwatchError as error:
+            raise self._seg.stop(error) from error
+        if self._denials >= MOST_DENIALS:
+            p.mark("outcomes", "stop", denials=self._denials)
+            reason = f"this run was denied {self._denials} times; look at what it tries (`midwatch trace`), then resume or cancel it"
+            raise self._seg.stop(RunHalted(reason))
 
     def rule(self, p: Passage) -> Denied | None:
         """Judge a call that containment lets pass. What is found waits for a person, or is denied where there is none."""
@@ -197,7 +216,9 @@ class Outcomes:
 
     def _take(self, tx: Tx, event: Event) -> None:
         data = event.data
-        if event.kind == "gate.used":
+        if event.kind == "run.resumed":
+            self._denials = 0
+        elif event.kind == "gate.used":
             self._overrule(tx, event)
         elif event.kind == "intent" and "tool" in data:
             self._changing[data["effect"]] = list(self._begun(tx, data))
@@ -229,6 +250,7 @@ class Outcomes:
         if "effect" not in data:
             how = _how(tx, event) if data.get("code") == "denied" else None
             if how is not None:
+                self._denials += 1
                 for attempt in self._attempts(data["tool"], _proposed(tx, event)):
                     yield refused(event.seq, attempt, how)
             return

@@ -256,6 +256,7 @@ class Pipeline:
 
     # 3 containment
     def _containment(self, p: Passage) -> Answered | None:
+        self._outcomes.probed(p)
         denied = self._containing.rule(p) or acquiring.rule(self._seg, p) or self._outcomes.rule(p)
         return None if denied is None else self._record.refuse(p, "denied", denied.reason, hint=denied.hint)
 
