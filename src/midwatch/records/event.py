@@ -66,6 +66,9 @@ EventKind = Literal[
     "budget.degraded",
     "budget.would_stop",
     "governor.acted",
+    "breaker.changed",
+    "flag.raised",
+    "flag.lowered",
     "fleet.loaded",
 ]
 """Closed list. `proposed, decided, intent, finished` are the four of one proposal (DESIGN.md, section 2)."""

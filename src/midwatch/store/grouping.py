@@ -21,9 +21,11 @@ from midwatch.errors import StoreError, StoreUnreadable
 from midwatch.store.accounts import SqlBudgets
 from midwatch.store.authority import SqlAuthority
 from midwatch.store.baselines import SqlBaselines
+from midwatch.store.breakers import SqlBreakers
 from midwatch.store.causes import SqlCauses
 from midwatch.store.checkpoints import SqlCheckpoints
 from midwatch.store.connection import Connection
+from midwatch.store.flags import SqlFlags
 from midwatch.store.gates import SqlGates
 from midwatch.store.journal import SqlEffects, SqlFences
 from midwatch.store.ledger import SqlBlobs, SqlLedger
@@ -43,8 +45,8 @@ class SqlTx:
     """`store.port.Tx` over one connection; the ledger is made anew for each transaction, the rest is stateless."""
 
     __slots__ = (
-        "authority", "baselines", "blobs", "budgets", "causes", "checkpoints", "effects", "fences", "gates", "ledger", "notices",
-        "principals", "runs", "sql", "transitions", "watch",
+        "authority", "baselines", "blobs", "breakers", "budgets", "causes", "checkpoints", "effects", "fences", "flags", "gates", "ledger",
+        "notices", "principals", "runs", "sql", "transitions", "watch",
     )  # fmt: skip
 
     def __init__(self, connection: Connection) -> None:
@@ -63,6 +65,8 @@ class SqlTx:
         self.authority = SqlAuthority(connection)
         self.watch = SqlWatch(connection)
         self.baselines = SqlBaselines(connection)
+        self.breakers = SqlBreakers(connection)
+        self.flags = SqlFlags(connection)
         self.checkpoints = SqlCheckpoints(connection)
 
     def renew(self) -> None:

@@ -29,6 +29,8 @@ from midwatch.records.spend import Account, Amounts, Line, Order, Unit
 from midwatch.store.asking import Gates, Notices, Principals
 from midwatch.store.authority import Authorities
 from midwatch.store.baselines import Baselines
+from midwatch.store.breakers import Breakers
+from midwatch.store.flags import Flags
 from midwatch.store.history import Causes
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "Baselines",
     "Beat",
     "Blobs",
+    "Breakers",
     "Budgets",
     "Causes",
     "ChannelWrite",
@@ -43,6 +46,7 @@ __all__ = [
     "Checkpoints",
     "Effects",
     "Fences",
+    "Flags",
     "Gates",
     "Ledger",
     "Notices",
@@ -446,6 +450,14 @@ class Tx(Protocol):
     @property
     def baselines(self) -> Baselines:
         """What the governor learned, and the rates that it set."""
+
+    @property
+    def breakers(self) -> Breakers:
+        """Breakers, and what runs did of late."""
+
+    @property
+    def flags(self) -> Flags:
+        """What people stopped for more than one run."""
 
     @property
     def checkpoints(self) -> Checkpoints:

@@ -263,6 +263,29 @@ _table(
     _whole("next_us"),
     _text("reason"),
 )
+_table(
+    "breaker",
+    _text("subject", key=True),
+    _text("state"),
+    _whole("errors"),
+    _whole("slow"),
+    _whole("trips"),
+    _whole("changed_us"),
+    _whole("until_us"),
+    _text("probe"),
+    _text("probe_run"),
+    _text("reason"),
+)
+_table("breaker_trail", _text("run", key=True), _text("part", key=True), _blob("body"))
+_table(
+    "flag",
+    _text("scope", key=True),
+    _text("fleet", key=True),
+    _text("kind"),
+    _text("reason"),
+    _text("by"),
+    _whole("at_us"),
+)
 _table("setting", _text("key", key=True), _blob("value"))
 _table(
     "authority",

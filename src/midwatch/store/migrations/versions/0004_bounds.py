@@ -60,3 +60,23 @@ def upgrade() -> None:
     )
     op.create_index("authority_version", "authority", ["place", "kind", "name", "number"], unique=True)
     op.create_index("authority_state", "authority", ["state", "at_us"])
+    op.create_table(
+        "breaker",
+        sa.Column("subject", sa.Text, nullable=False),
+        sa.Column("state", sa.Text, nullable=False),
+        *(sa.Column(name, sa.Integer, nullable=False) for name in ("errors", "slow", "trips", "changed_us", "until_us")),
+        *(sa.Column(name, sa.Text, nullable=False) for name in ("probe", "probe_run", "reason")),
+        sa.PrimaryKeyConstraint("subject"),
+    )
+    op.create_table(
+        "breaker_trail",
+        *(sa.Column(name, sa.Text, nullable=False) for name in ("run", "part")),
+        sa.Column("body", sa.LargeBinary, nullable=False),
+        sa.PrimaryKeyConstraint("run", "part"),
+    )
+    op.create_table(
+        "flag",
+        *(sa.Column(name, sa.Text, nullable=False) for name in ("scope", "fleet", "kind", "reason", "by")),
+        sa.Column("at_us", sa.Integer, nullable=False),
+        sa.PrimaryKeyConstraint("scope", "fleet"),
+    )
