@@ -5,10 +5,10 @@ PYTEST := $(BIN)/python -m pytest
 JOBS   ?= 3
 CODE   := $(wildcard src tests bench examples scripts)
 
-.PHONY: help setup run test check format bench size lock clean
+.PHONY: help setup run test test-local-model check format bench size lock clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
 
 setup: ## make .venv ready (nothing to do when it is)
 	@./scripts/setup.sh
@@ -20,6 +20,9 @@ run: setup ## run the example fleet on this machine
 
 test: setup ## run every test, several side by side (JOBS=0: one after the other)
 	@$(PYTEST) tests --numprocesses $(JOBS) --dist loadgroup
+
+test-local-model: setup ## run the example on a real small model: `make test-local-model MODEL=file.gguf`
+	@$(BIN)/python scripts/local_model.py watch "$(MODEL)"
 
 check: setup ## format, lint, types, import contracts, docs, sizes, unit tests
 	@$(BIN)/ruff format --check $(CODE)

@@ -1,0 +1,1 @@
+"""The recovery corpus, and what each parser makes of it."""
