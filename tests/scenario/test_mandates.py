@@ -14,6 +14,7 @@ from midwatch import wiring
 from midwatch.engine.containing import Containing
 from midwatch.engine.gating import Gating
 from midwatch.engine.issuing import PLANNER
+from midwatch.engine.journaling import Journal
 from midwatch.engine.mandates_shown import Shown, of_run
 from midwatch.engine.quarantine import HEAD
 from midwatch.engine.trails import Trails
@@ -291,32 +292,37 @@ def test_attack_authority_that_changes_before_the_call_begins(
 
 
 @pytest.mark.req("MANDATE-6", "CLAUSE-23")
-def test_attack_a_referent_that_is_written_between_judgement_and_beginning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("when", ["never", "decide", "begin"])
+def test_attack_a_referent_that_is_written_before_the_call_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    """Another call leaves a new version of what an argument refers to: the judgement of the old one does not count."""
-    tools = TOOLS + REFERS
-    seen: list[int] = []
-    decide = Gating.decide
+    """Another call leaves a new version of what an argument refers to, while people are asked or while the sandbox is awaited."""
+    seen: list[str] = []
+    decide, begin = Gating.decide, Journal.begin
 
-    async def meanwhile(self: Gating, p: Any) -> Any:
+    async def deciding(self: Gating, p: Any) -> Any:
         found = await decide(self, p)
-        if "publish" in p.name:
-            seen.append(1)
+        seen.extend(["x"] if when == "decide" else [])
+        return found
+
+    async def beginning(self: Journal, p: Any) -> Any:
+        found = await begin(self, p)
+        seen.extend(["x"] if when == "begin" else [])
         return found
 
     def versions(_trails: Trails, _tx: Any, _paths: Any) -> tuple[int, ...]:
-        return (1 + len(seen),) if moving else ()
+        return (1,) * len(seen)
 
-    moving: list[bool] = []
-    monkeypatch.setattr(Gating, "decide", meanwhile)
+    monkeypatch.setattr(Gating, "decide", deciding)
+    monkeypatch.setattr(Journal, "begin", beginning)
     monkeypatch.setattr(Trails, "writers", versions)
-    for moves, expected in ((False, ["publish a.txt"]), (True, [])):
-        moving[:] = [True] if moves else []
-        seen.clear()
-        bank = Bank(tmp_path / str(moves), [[("ops_publish", {"file": "a.txt"})]], tools=tools)
-        bank.go()
-        assert expected == bank.calls("publish")
+    bank = Bank(tmp_path / "b", [[("ops_publish", {"file": "a.txt"})]], tools=TOOLS + REFERS)
+    done = bank.go()
+    happens = when == "never"
+    assert ("done", ["publish a.txt"] if happens else []) == (done.status, bank.calls("publish"))
+    assert [None if happens else "denied"] == bank.codes(done.run)
+    intents = [event for event in bank.events(done.run, "intent") if "tool" in event.data]
+    assert (0 if when == "decide" else 1) == len(intents)
 
 
 REFERS = '''

@@ -50,7 +50,25 @@ def check_policies(fleet: Fleet, registry: Registry) -> tuple[list[Problem], lis
             found, warned = _condition(fleet, ("grants", index, "if"), grant.condition, tools, every=True)
             errors += found
             warnings += warned
-    return errors, warnings
+    return [*errors, *_unbindable(fleet, registry)], warnings
+
+
+def _unbindable(fleet: Fleet, registry: Registry) -> Iterator[Problem]:
+    """Find bounds for requests of what there is not: whoever wrote them believes that they bound something."""
+    for tool, bounds in fleet.containment.bounds.items():
+        place: Place = ("containment", "bounds", tool)
+        if tool not in registry.names():
+            yield Problem(
+                fleet.where(*place), f"there is no tool `{tool}`; write the whole name of one", "unknown-tool"
+            )
+            continue
+        known = {each.name for each in places_of(registry.get(tool).contract)}
+        for name in bounds:
+            if name not in known:
+                told = ", ".join(f"`{each}`" for each in sorted(known)) or "none"
+                yield Problem(
+                    fleet.where(*place, name), f"`{tool}` has no argument `{name}`; known: {told}", "unknown-argument"
+                )
 
 
 def _condition(

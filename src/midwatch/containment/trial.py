@@ -21,7 +21,7 @@ from midwatch.config.fleet import Fleet
 from midwatch.config.yaml_source import Source as Written
 from midwatch.containment import grants
 from midwatch.containment.mandates import Balance, issue
-from midwatch.containment.policies import mandates, rights, sources
+from midwatch.containment.policies import closed, mandates, rights, sources
 from midwatch.containment.reach import Reach
 from midwatch.containment.roles import Place, TooMany, places
 from midwatch.containment.verdict import Action, Authority, Ruling, decide
@@ -119,7 +119,7 @@ def _of(found: Iterable[Place], given: Mapping[str, tuple[Cause, ...]]) -> Itera
 
 def _label(fleet: Fleet, registry: Registry, cause: Cause, requester: str) -> Label:
     """Give a cause the readers that what it says would have in a run."""
-    declared = sources(fleet, registry, requester=requester, closed=None)
+    declared = sources(fleet, registry, requester=requester, closed=closed(fleet, requester=requester))
     if cause.kind == "unknown":
         return label((cause,), ())
     if cause.kind == "source":

@@ -22,9 +22,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from midwatch.containment import grants
+from midwatch.containment.handles import plain_label, relabel
 from midwatch.containment.provenance import Seen, Traced
 from midwatch.containment.roles import TooMany, places
 from midwatch.containment.verdict import BY, Action, Authority, Ruling, decide
+from midwatch.engine.handles import Handles
 from midwatch.engine.mandating import Stale, authority_epoch
 from midwatch.engine.passage import Basis, known
 from midwatch.engine.trails import Trails
@@ -52,6 +54,7 @@ class Containing:
 
     def __init__(self, segment: Segment) -> None:
         self._seg = segment
+        self.handles = Handles(self._trails, segment.fleet.containment.handles, segment.run)
 
     # -------------------------------------------------------------------------------------------------- before the call
 
@@ -98,15 +101,21 @@ class Containing:
         seg, (tool, checked) = self._seg, known(p)
         contract, agent, trails = tool.contract, p.actor.agent, self._trails()
         at = trails.chosen(agent, p.causes)
-        found = self._traced(contract, checked.arguments, agent, at)
+        found, context = self._traced(contract, checked.arguments, agent, at), self._context(agent, at)
+        if p.named is not None:
+            found = relabel(found, p.named, contract, checked.arguments, context)
+        referents = self._referents(contract, checked.arguments)
+        p.plain = plain_label(found, p.named, context)
+        if contract.effect not in {"pure", "read"}:
+            p.plain = join(p.plain, *referents.values())
         action = Action(
             agent=agent,
             contract=contract,
             arguments=checked.arguments,
-            context=self._context(agent, at),
+            context=context,
             labels=found.labels,
             origins=found.origins,
-            referents=self._referents(contract, checked.arguments),
+            referents=referents,
             confined=contract.runs == "sandbox" and self._confined(agent),
         )
         spec = seg.fleet.containment
@@ -169,8 +178,8 @@ class Containing:
 
         return self._seg.store.read(work)
 
-    def recheck(self, tx: Tx, p: Passage, at_us: int) -> dict[str, Any]:
-        """Carry out stage 6's part (clause 23): what was judged still holds; gives what the intent says that it spends.
+    def recheck(self, tx: Tx, p: Passage, at_us: int) -> tuple[dict[str, Any], tuple[int, ...]]:
+        """Carry out stage 6's part (clause 23): what was judged still holds; gives what the intent spends, and what issued that.
 
         Raises:
             Stale: it does not, and the fleet enforces what follows from that.
@@ -180,12 +189,13 @@ class Containing:
             if enforced and p.basis is not None:
                 self._same(tx, p, p.basis)
             if ruling is None or ruling.cover is None:
-                return {}
-            return {"spent": self._seg.mandating.spend(tx, p.effect, ruling.cover, at_us)}
+                return {}, ()
+            spent, issued = self._seg.mandating.spend(tx, p.effect, ruling.cover, at_us)
+            return {"spent": spent}, issued
         except Stale:
             if enforced:
                 raise
-            return {}
+            return {}, ()
 
     def moved(self, p: Passage) -> bool:
         """Say whether what the call refers to was changed while it waited for its sandbox."""
@@ -241,7 +251,8 @@ class Containing:
         contract, checked = known(p)[0].contract, known(p)[1]
         recalled = {} if p.recalled is None else {"": p.recalled}
         value = envelope.data if envelope.ok else None
-        seen = Seen(contract, checked.arguments, value, p.label, recalled, error=not envelope.ok)
+        plain, held = (None, ()) if p.hidden is None else (p.hidden.plain, tuple(p.hidden.handles.values()))
+        seen = Seen(contract, checked.arguments, value, p.label, recalled, not envelope.ok, plain, held)
         self._kept(lambda: self._trails().learn(p.actor.agent, seq, seen))
 
     def again(self, p: Passage) -> None:

@@ -61,7 +61,8 @@ class Journal:
                     draft("gate.used", p.actor, now, {"gate": p.gate.id, "digest": p.gate.digest}, (cause,))
                 )
             tx.budgets.confirm(p.reservation)
-            return self._intent(tx, p, cause, now, self._containing.recheck(tx, p, now))
+            spent, issued = self._containing.recheck(tx, p, now)
+            return self._intent(tx, p, (cause, *issued), now, spent)
 
         try:
             p.row, p.seq = await seg.durable(work)
@@ -78,7 +79,7 @@ class Journal:
             raise seg.stop(error) from error
         return None
 
-    def _intent(self, tx: Tx, p: Passage, cause: int, now: int, spent: Mapping[str, Any]) -> tuple[EffectRow, int]:
+    def _intent(self, tx: Tx, p: Passage, causes: tuple[int, ...], now: int, spent: Mapping[str, Any]) -> tuple[EffectRow, int]:
         """Write down what is about to happen; gives the row and its event."""
         tool, checked = known(p)
         contract, blob = tool.contract, tx.blobs.put(checked.canonical)
@@ -93,7 +94,7 @@ class Journal:
             **spent,
             **where(self._seg.staging.isolation, p.actor.agent, contract.runs),
         }
-        seq = tx.ledger.append(draft("intent", p.actor, now, data, causes=(cause,)))
+        seq = tx.ledger.append(draft("intent", p.actor, now, data, causes=causes))
         quarantine.begins(tx, seq)
         row = EffectRow(
             id=p.effect,

@@ -201,31 +201,32 @@ class Mandating:
         """Give what the request allowed, if it allowed anything."""
         return self._known().balance.mandates.get(ROOT)
 
-    def spend(self, tx: Tx, effect: str, cover: Cover, at_us: int) -> dict[str, Any]:
-        """Give what the intent says of what it spends.
+    def spend(self, tx: Tx, effect: str, cover: Cover, at_us: int) -> tuple[dict[str, Any], tuple[int, ...]]:
+        """Give what the intent says of what it spends, and the event that issued it.
 
         Raises:
             Stale: there is not enough left, or nobody knows what is.
         """
         if not _counted(cover):
-            return cover.to_json()
+            return cover.to_json(), ()
         kept = self._fresh(tx)
         if (effect, cover.mandate, cover.line) not in kept.uses:
             spent = mandates.spend(kept.balance, cover, at_us=at_us)
             if isinstance(spent, Refused):
                 raise Stale(spent.reason)
-        return cover.to_json()
+        return cover.to_json(), tuple(each.seq for each in kept.events if each.data["mandate"] == cover.mandate)
 
     def plan(self, tx: Tx, actor: Actor, plan: Plan, seq: int, at_us: int) -> None:
         """Issue what a plan hands on: to each agent that it sends, and to the synthesis, what it may do of the root, out of its rest."""
         kept, team = self._fresh(tx), self._seg.fleet.graph
         if ROOT not in kept.balance.mandates or not isinstance(team, TeamSpec):
             return
+        root = tuple(each.seq for each in kept.events if each.data["mandate"] == ROOT)
         sent = dict.fromkeys([*(each.agent for each in plan.dispatches), *([team.synthesis] if team.synthesis else [])])
         for agent in sent:
             made = mandates.cut(kept.balance, ROOT, f"{ROOT}/{seq}/{agent}", self._does(agent))
             if made is not None and isinstance(mandates.issue(kept.balance, made), Balance):
-                event = draft("mandate.issued", actor, at_us, issued(tx, made, to=agent), causes=(seq,))
+                event = draft("mandate.issued", actor, at_us, issued(tx, made, to=agent), causes=(*root, seq))
                 tx.ledger.append(event)
 
     def _does(self, agent: str) -> frozenset[str]:
