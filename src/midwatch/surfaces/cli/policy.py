@@ -1,4 +1,4 @@
-"""Policy: `midwatch policy lint | explain | test`: what a fleet's policies say, before anything runs.
+"""Policy: `midwatch policy lint | explain | test | simulate`: what a fleet's policies say, before anything runs.
 
 In:   a fleet; a made-up call with its causes; a file of cases. Out: problems; a verdict with its chain; cases that differ, exit code 1.
 May import: errors; the wiring, and containment when a command runs. Must not know: how a verdict is reached.
@@ -16,6 +16,7 @@ import click
 
 from midwatch.errors import UsageProblem
 from midwatch.surfaces.cli.common import Settings, block, command_options, emit, say
+from midwatch.surfaces.cli.policy_simulate import simulate
 
 if TYPE_CHECKING:
     from midwatch.config.fleet import Fleet
@@ -29,6 +30,9 @@ __all__ = ["policy"]
 @click.group(short_help="Check, explain and test what causes may bring about.")
 def policy() -> None:
     """Check, explain and test what causes may bring about. Nothing is run, and no home is made."""
+
+
+policy.add_command(simulate)
 
 
 @policy.command("lint", short_help="Check sources, policies and conditions.")
