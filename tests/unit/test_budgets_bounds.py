@@ -25,8 +25,9 @@ from midwatch.records.call import Actor
 from midwatch.records.event import EventDraft
 from midwatch.records.handoff import Dispatch, Plan
 from midwatch.records.run import RunRow
-from midwatch.records.spend import Account
+from midwatch.records.spend import Account, Line
 from midwatch.store.memory import MemoryStore
+from midwatch.store.port import Tx
 
 RUN = "cd" * 16
 HOUR = 3_600_000_000
@@ -205,6 +206,30 @@ def test_a_claim_waits_for_what_others_hold_and_not_for_what_is_spent(grounds: G
     with pytest.raises(BoundReached):
         ground.claim("c", tokens=2)
     assert 1 == ground.waits
+
+
+@pytest.mark.req("BUDGET-3", "BUDGET-13")
+def test_what_a_dead_worker_holds_is_freed_for_those_who_wait(grounds: Grounds) -> None:
+    """A killed run's call no longer counts among those at once; what it had begun is charged in full."""
+    ground = grounds("{fleet: {concurrency: 1}}")
+    dead = "ee" * 16
+    row = RunRow(
+        id=dead, fleet="watch", fleet_path=None, fleet_digest="", fleet_blob="", graph_digest="", policy_digest="", preset=None,
+        status="running", created_us=1, input="",
+    )  # fmt: skip
+    lines = [Line("fleet:watch@all", "concurrency", 1), Line("fleet:watch@all", "cost", 5)]
+
+    def begun(tx: Tx) -> None:
+        tx.runs.create(row)
+        tx.fences.take(dead, owner="x", at_us=NOON - 10, ttl_us=5)
+        tx.budgets.reserve("gone", run=dead, lines=lines, at_us=1)
+        tx.budgets.confirm("gone")
+
+    ground.store.write(begun)
+    ground.claim("a", tool_calls=1)
+    account = ground.account("fleet:watch@all", "cost")
+    assert account is not None
+    assert (1, 5, 0) == (ground.waits, account.spent, account.held)
 
 
 @pytest.mark.req("BUDGET-9")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from midwatch.store.port import Tx
 
-__all__ = ["close"]
+__all__ = ["close", "free"]
 
 
 def close(tx: Tx, run: str, *, at_us: int) -> None:
@@ -19,3 +19,13 @@ def close(tx: Tx, run: str, *, at_us: int) -> None:
             tx.runs.add_spend(run, tx.budgets.settle(reservation, None, at_us=at_us))
         else:
             tx.budgets.release(reservation)
+
+
+def free(tx: Tx, *, beside: str, at_us: int) -> None:
+    """Close the books of runs whose worker gave no sign of life: what they hold would bind scopes that live runs share.
+
+    A worker that comes back finds its claims gone: what it had not begun cannot begin, what it had begun is charged already.
+    """
+    for row in tx.runs.list(statuses=("running", "interrupted"), limit=1000):
+        if row.id != beside and not tx.fences.live(row.id, at_us):
+            close(tx, row.id, at_us=at_us)

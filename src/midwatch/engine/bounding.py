@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from midwatch.engine import books
 from midwatch.engine.context import Segment
 from midwatch.engine.passage import draft
 from midwatch.errors import BoundReached, MidwatchError, RunHalted
@@ -85,6 +86,8 @@ class Bounds:
             except BoundReached as reached:
                 if not reached.passing or waited >= WAIT_US:
                     raise
+                if not waited:
+                    seg.write(lambda tx: books.free(tx, beside=seg.run, at_us=now))  # noqa: B023 - called at once
             except MidwatchError as error:
                 raise seg.stop(error) from error
             else:

@@ -12,6 +12,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
+from midwatch.engine import books
 from midwatch.errors import BoundReached, NotFound
 from midwatch.governor import scopes
 from midwatch.governor.scopes import Scope
@@ -108,6 +109,7 @@ class Meter:
         name = f"p:{seg.run}:{seg.epoch}"
 
         def work(tx: Tx) -> None:
+            books.free(tx, beside=seg.run, at_us=self._began)
             tx.budgets.reserve(name, run=seg.run, lines=lines, at_us=self._began)
             tx.budgets.confirm(name)
 
