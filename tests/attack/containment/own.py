@@ -28,7 +28,7 @@ from midwatch.store.port import Store, Tx
 from midwatch.tools.registry import Registry
 from tests.policy_fleet import write
 
-__all__ = ["GATE", "GRANT", "Ground", "Grounds", "grounds", "loaded"]
+__all__ = ["GATE", "GRANT", "Ground", "Grounds", "committed", "grounds", "loaded"]
 
 Grounds = Callable[..., "Ground"]
 
@@ -86,30 +86,7 @@ class Ground:
 
     def agent_writes(self, path: str, text: str | None, *, asked_by: str = "local:anna", ends: bool = True) -> int:
         """Let a run's commit leave this at a path of the workspace (None: nothing is left); gives the call's last event."""
-        run, at, file = new_run_id(), self.tick(), self.folder / path
-        kind = {"op": "deleted"} if text is None else {"op": "modified", "sha256": _sha(text)}
-
-        def call(tx: Tx) -> int:
-            tx.runs.create(_run(run, asked_by, at, tx.blobs.put(b"{}")))
-            tx.ledger.append(EventDraft("run.created", run, at, {"fleet": "office", "workdir": str(self.folder)}))
-            began = tx.ledger.append(EventDraft("intent", run, at, {"tool": "files.write", "runs": "sandbox"}))
-            blob = tx.blobs.put(orjson.dumps({"changes": [{"path": path, "kind": "file", **kind}], "requests": []}))
-            seen = {"layer": "", "blob": blob, "file": None, "changes": 1, "requests": 0}
-            data = {"tool": "files.write", "ok": True, "observed": seen, "label": AGENT.to_json()}
-            return tx.ledger.append(EventDraft("finished", run, at, data, causes=(began,)))
-
-        seq = self.store.write(call)
-        begun = EventDraft("effects.releasing", run, at, {"workspace": str(self.folder), "gate": None})
-        self.store.write(lambda tx: tx.ledger.append(begun))
-        if text is None:
-            file.unlink()
-        else:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text, encoding="utf-8")
-        if ends:
-            ended = EventDraft("effects.committed", run, at, {"paths": None})
-            self.store.write(lambda tx: tx.ledger.append(ended))
-        return seq
+        return committed(self.store, self.folder, path, text, asked_by=asked_by, ends=ends, at=self.tick())
 
     def pending(self) -> list[AuthorityRow]:
         """Give what waits."""
@@ -138,6 +115,43 @@ def grounds(tmp_path: Path) -> Iterator[Grounds]:
     yield make
     for store in dict.fromkeys(stores):
         store.close()
+
+
+def committed(
+    store: Store,
+    folder: Path,
+    path: str,
+    text: str | None,
+    *,
+    asked_by: str = "local:anna",
+    ends: bool = True,
+    at: int = 1,
+) -> int:
+    """Let a run's commit leave this at a path of a workspace (None: nothing is left); gives the call's last event."""
+    run, file = new_run_id(), folder / path
+    kind = {"op": "deleted"} if text is None else {"op": "modified", "sha256": _sha(text)}
+
+    def call(tx: Tx) -> int:
+        tx.runs.create(_run(run, asked_by, at, tx.blobs.put(b"{}")))
+        tx.ledger.append(EventDraft("run.created", run, at, {"fleet": "office", "workdir": str(folder)}))
+        began = tx.ledger.append(EventDraft("intent", run, at, {"tool": "files.write", "runs": "sandbox"}))
+        blob = tx.blobs.put(orjson.dumps({"changes": [{"path": path, "kind": "file", **kind}], "requests": []}))
+        seen = {"layer": "", "blob": blob, "file": None, "changes": 1, "requests": 0}
+        data = {"tool": "files.write", "ok": True, "observed": seen, "label": AGENT.to_json()}
+        return tx.ledger.append(EventDraft("finished", run, at, data, causes=(began,)))
+
+    seq = store.write(call)
+    begun = EventDraft("effects.releasing", run, at, {"workspace": str(folder), "gate": None})
+    store.write(lambda tx: tx.ledger.append(begun))
+    if text is None:
+        file.unlink()
+    else:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    if ends:
+        ended = EventDraft("effects.committed", run, at, {"paths": None})
+        store.write(lambda tx: tx.ledger.append(ended))
+    return seq
 
 
 def loaded(ground: Ground) -> Fleet:
