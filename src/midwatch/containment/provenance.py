@@ -26,7 +26,7 @@ from midwatch.containment.slots import REQUEST, Origin
 from midwatch.records.label import Cause, Label, join, label
 from midwatch.tools.contract import ToolContract
 
-__all__ = ["Seen", "Source", "Traced", "Trail", "field_label"]
+__all__ = ["Held", "Seen", "Source", "Traced", "Trail", "field_label"]
 
 FIELDS: Final = 50_000
 """Fields of one result that are indexed; values beyond them have no origin, so they carry the label of the context."""
@@ -69,6 +69,50 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """What one handle holds.
+
+    Attributes:
+        path: dotted path of the field. kind: JSON type by the tool's schema, `any` where that leaves it open.
+        size: bytes of its JSON, rounded up to a power of two.
+        of: the handle out of which an isolated reader took this fact; None: it is a field as it stood.
+    """
+
+    id: str
+    path: str
+    value: Any
+    label: Label
+    kind: str
+    size: int
+    of: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the JSON object that is kept with the call's result."""
+        return {
+            "id": self.id,
+            "path": self.path,
+            "value": self.value,
+            "label": self.label.to_json(),
+            "kind": self.kind,
+            "size": self.size,
+            "of": self.of,
+        }
+
+    @staticmethod
+    def from_json(body: Mapping[str, Any]) -> Held:
+        """Read back what `to_json` gave."""
+        return Held(
+            body["id"],
+            body["path"],
+            body["value"],
+            Label.from_json(body["label"]),
+            body["kind"],
+            body["size"],
+            body.get("of"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
     """One result that entered the run.
 
@@ -77,6 +121,8 @@ class Seen:
         recalled: per dotted path of the result, the label that the kernel itself keeps for what was read (a file, a memory, a row that an
             effect of ours wrote); it is joined to the author's.
         error: a denial or an error: its text carries the label of the proposal, and no field of it is anybody's word.
+        plain: of what the agent could read of it, where the rest came behind handles; None: all of it could be read.
+        handles: what it holds behind handles.
     """
 
     contract: ToolContract
@@ -85,6 +131,8 @@ class Seen:
     label: Label
     recalled: Mapping[str, Label] = field(default_factory=dict)
     error: bool = False
+    plain: Label | None = None
+    handles: tuple[Held, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +164,16 @@ class Trail:
         self._sources = tuple(sources)
         self._closed = closed
         self._index: dict[Canonical, tuple[Origin, ...]] = {}
+        self.handles: dict[str, tuple[Held, tuple[Origin, ...]]] = {}
         self.context = request_label
         for path, value in _fields(request, "", 0):
             self._put(value, None, Origin(REQUEST, path, request_label))
 
     def add(self, seen: Seen) -> None:
         """Take in one result, its error or its denial."""
+        if seen.plain is not None:
+            self._add_plain(seen, seen.plain)
+            return
         if seen.error:
             self.context = join(self.context, seen.label)
             return
@@ -135,6 +187,25 @@ class Trail:
             labels.add(each)
             self._put(value, typed.get(path), Origin(seen.contract.name, path, each, given))
         self.context = join(self.context, seen.label, *labels)
+
+    def _add_plain(self, seen: Seen, plain: Label) -> None:
+        """Take in a result whose values came behind handles: what could not be read did not lead to anything."""
+        given = self._given(seen)
+        for held in seen.handles:
+            source = () if held.of is None else self.handles.get(held.of, (held, ()))[1]
+            own = Origin(seen.contract.name, held.path, held.label, given)
+            taken = tuple(replace(origin, label=join(origin.label, held.label), inside=True) for origin in source)
+            self.handles[held.id] = (held, (own,) if held.of is None else taken)
+        self.context = join(self.context, plain)
+        if seen.error:
+            return
+        read = replace(seen, label=plain)
+        for path, value in islice(_fields(seen.value, "", 0, _declared(seen.contract)), FIELDS):
+            if isinstance(value, str) and value in self.handles:
+                continue
+            each = field_label(read, path, self._sources, self._closed)
+            self._put(value, None, Origin(seen.contract.name, path, each, given))
+            self.context = join(self.context, each)
 
     def trace(self, contract: ToolContract, arguments: Mapping[str, Any]) -> Traced:
         """Say where each value of this call stood whole; what stood nowhere has no entry, so it carries the context's label.

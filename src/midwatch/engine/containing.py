@@ -72,6 +72,11 @@ class Containing:
             more = {"label": UNKNOWN.to_json(), "unjudged": type(fault).__name__}
         p.mark("provenance", "pass", causes=list(p.causes), **more)
 
+    def labelled(self, p: Passage) -> None:
+        """Label a call that was made before, and whose end is only now known."""
+        p.label = p.plain = UNKNOWN
+        self._kept(lambda: setattr(p, "label", self.ruling(p).label))
+
     def rule(self, p: Passage) -> Denied | None:
         """Carry out stage 3."""
         tool, checked = known(p)

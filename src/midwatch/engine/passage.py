@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from midwatch.containment.handles import Hidden, Named
 from midwatch.containment.verdict import Ruling
 from midwatch.errors import Divergence
 from midwatch.records.call import Actor
@@ -64,6 +65,7 @@ class Passage:
         ruling: what containment says of the call, and the label of it.
         label, recalled: of what the call made, once it was made; of the files that it may have read, where there are any of ours.
         basis: what the ruling rests on and what may change before the call begins.
+        named: the handles among its arguments. hidden: what of its result comes behind handles; `plain`: its label without what they hold.
         edited: `checked` holds what a person put in the place of the agent's arguments.
     """
 
@@ -84,6 +86,9 @@ class Passage:
     enforced: bool = False
     label: Label = UNKNOWN
     recalled: Label | None = None
+    named: Named | None = None
+    plain: Label = UNKNOWN
+    hidden: Hidden | None = None
     attempt: int = 1
     seq: int = 0
     started_us: int = 0

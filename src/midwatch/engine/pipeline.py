@@ -7,13 +7,14 @@ Why values: a denial is data for the agent; only a halt is raised, and it is sti
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
 import orjson
 
-from midwatch.engine import acquiring, quarantine
+from midwatch.engine import acquiring, handles, quarantine
 from midwatch.engine.containing import Containing
 from midwatch.engine.context import Segment
 from midwatch.engine.gating import Gating
@@ -24,6 +25,7 @@ from midwatch.engine.mandating import Stale
 from midwatch.engine.observing import left_nothing, observe, seen_in
 from midwatch.engine.outcomes import Outcomes
 from midwatch.engine.passage import Answered, Passage, Waiting, draft, known
+from midwatch.engine.reader import Asks, Reader
 from midwatch.engine.record import Record
 from midwatch.engine.staging import Observed, Turn
 from midwatch.errors import (
@@ -38,6 +40,7 @@ from midwatch.records.envelope import Envelope, ErrorBody
 from midwatch.store.port import Tx
 from midwatch.tools import arguments, envelope, perform
 from midwatch.tools.builtin.gates import REQUEST_HUMAN
+from midwatch.tools.builtin.reader import READER
 from midwatch.tools.decorate import Tool
 
 __all__ = ["Pipeline"]
@@ -59,8 +62,13 @@ class Pipeline:
         self._gating = Gating(segment, self._record)
         self._containing = Containing(segment)
         self._outcomes = Outcomes(segment)
+        self._reader = Reader(segment, self._containing.handles)
         self.governing = Governing(segment, self._record)
         self._journal = Journal(segment, self._record, self._gating, self._containing, self._outcomes)
+
+    def reads_with(self, ask: Asks) -> None:
+        """Let the isolated reader ask models: it takes the path of every model call."""
+        self._reader.ask = ask
 
     async def tool(
         self,
@@ -160,15 +168,23 @@ class Pipeline:
             )
         scrubbed, found = self._seg.scrub.text(p.raw)
         edited = self._gating.edited(p)
-        checked = arguments.check(tool, scrubbed if edited is None else edited)
+        opened = self._containing.handles.given(p, scrubbed, edited=edited is not None)
+        if isinstance(opened, ErrorBody):
+            p.mark("contract", "deny", reason="handle")
+            return self._record.refuse(p, opened.code, opened.message, base=opened)
+        checked = arguments.check(tool, opened if edited is None else edited)
         p.tool = tool
         if isinstance(checked, Envelope):
             p.mark("contract", "deny", reason="arguments")
-            error = checked.error
+            error = self._containing.handles.unfit(p, checked.error)
             return self._record.refuse(p, "invalid_arguments", "the arguments do not fit", base=error)
         if (checked.signal or p.guessed) and tool.contract.effect not in REPEATABLE:
             return self._guessed(p, tool, checked.signal)
         p.checked, p.edited = checked, edited is not None
+        bare = self._containing.handles.bare(p)
+        if bare is not None:
+            p.mark("contract", "deny", reason="handle")
+            return self._record.refuse(p, bare.code, bare.message, base=bare)
         p.mark("contract", "pass", credentials=len(found), recovered=checked.signal, edited=p.edited)
         return None
 
@@ -220,18 +236,20 @@ class Pipeline:
         if word == "unknown":
             return Waiting(in_doubt=row.id)
         seg, now = self._seg, self._seg.clock()
+        self._containing.labelled(p)
         performed = perform.Performed(value=value, error=None, detail=None, duration_us=0)
 
         def work(tx: Tx) -> Answered | None:
             tx.fences.check(p.actor.run, p.actor.epoch)
-            blob, sealed = None, None
+            blob, sealed, behind = None, None, dict[str, Any]()
             if word == "done":
-                sealed = envelope.seal(
-                    tool, checked, self._scrubbed(performed), effect_id=row.id, put_blob=tx.blobs.put, ms=0
-                )
+                self._containing.handles.begin(p, page=False)
+                came, hide = self._containing.handles.hide(p, self._scrubbed(performed))
+                sealed = envelope.seal(tool, checked, came, effect_id=row.id, put_blob=tx.blobs.put, ms=0, hide=hide)
+                sealed, behind = handles.kept(tx, p, sealed)
                 blob = tx.blobs.put(orjson.dumps(sealed.to_json()))
             by = f"reconciler:{tool.contract.reconcile}"
-            data = {"effect": row.id, "tool": row.tool, "word": word, "by": by, "result_blob": blob}
+            data = {"effect": row.id, "tool": row.tool, "word": word, "by": by, "result_blob": blob, **behind}
             seq = tx.ledger.append(draft("effect.resolved", p.actor, now, data, causes=(row.intent_seq,)))
             status = "done" if word == "done" else "retry"
             tx.effects.resolve(row.id, status=status, result=blob, by=by, at_us=now, seq=seq)
@@ -276,6 +294,8 @@ class Pipeline:
             return perform.Performed(value=None, error=None, detail=None, duration_us=0)
         if tool.contract.name == REQUEST_HUMAN:
             return self._said(p)
+        if tool.contract.name == READER:
+            return await self._reader.read(p)
         return await perform.perform(tool, checked, context=self._gating.place(p).context, sandbox=turn)
 
     def _doubtful(self, p: Passage, performed: perform.Performed, turn: Turn) -> bool:
@@ -334,6 +354,9 @@ class Pipeline:
         ms = max(0, (now - p.started_us) // 1000)
 
         def work(tx: Tx) -> Answered:
+            made = self._containing.made(tx, p, seen, observes=turn.observes)
+            hidden = checked.cursor is not None and self._hidden(tx, p, checked.cursor)
+            self._containing.handles.begin(p, page=hidden)
             if checked.cursor is not None:
                 sealed = envelope.page(
                     tool,
@@ -343,11 +366,12 @@ class Pipeline:
                     effect_id=p.effect,
                     ms=ms,
                     fields=checked.fields,
+                    hidden=hidden,
                 )
             else:
-                sealed = envelope.seal(
-                    tool, checked, self._scrubbed(performed), effect_id=p.effect, put_blob=tx.blobs.put, ms=ms
-                )
+                came, hide = self._containing.handles.hide(p, self._scrubbed(performed))
+                sealed = envelope.seal(tool, checked, came, effect_id=p.effect, put_blob=tx.blobs.put, ms=ms, hide=hide)
+            sealed, behind = handles.kept(tx, p, sealed)
             if p.edited:
                 sealed = replace(
                     sealed, meta={**sealed.meta, "edited": "a person changed the arguments before they said yes"}
@@ -364,7 +388,8 @@ class Pipeline:
                 "ms": ms,
                 "declared": {"class": tool.contract.effect, "open_world": tool.contract.open_world},
                 **seen_in(tx, seen),
-                **self._containing.made(tx, p, seen, observes=turn.observes),
+                **made,
+                **behind,
                 **counted,
                 "detail_blob": tx.blobs.put(seg.scrub.text(performed.detail)[0].encode()) if performed.detail else None,
             }
@@ -388,12 +413,20 @@ class Pipeline:
 
     def _owns(self, tx: Tx, p: Passage, digest: str) -> bool:
         """A cursor opens only bodies that this agent's own executions in this run produced."""
+        return next(self._owned(tx, p, digest), None) is not None
+
+    def _hidden(self, tx: Tx, p: Passage, cursor: str) -> bool:
+        """Say whether what a cursor reads on in is a result of this very tool that came behind handles."""
+        rows = (row for row in self._owned(tx, p, cursor.partition(":")[0]) if row.tool == p.name)
+        ends = (tx.ledger.get(row.finished_seq or row.intent_seq) for row in rows)
+        return any(event is not None and "plain" in event.data for event in ends)
+
+    def _owned(self, tx: Tx, p: Passage, digest: str) -> Iterator[EffectRow]:
         for row in tx.effects.list(p.actor.run, statuses=("done",)):
             if row.kind == "tool" and row.agent == p.actor.agent and row.result is not None:
                 body = tx.blobs.get(row.result)
                 if body is not None and f"b:{digest}" in orjson.loads(body).get("refs", ()):
-                    return True
-        return False
+                    yield row
 
 
 def _signal(tool: Tool[..., Any], rule: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,8 +27,9 @@ import orjson
 
 from midwatch.config.specs import TeamSpec
 from midwatch.containment import policies
-from midwatch.containment.provenance import Seen, Trail, field_label
+from midwatch.containment.provenance import Held, Seen, Trail, field_label
 from midwatch.containment.reach import Reach
+from midwatch.containment.slots import Origin
 from midwatch.engine.mandating import asked_for
 from midwatch.records.label import UNKNOWN, Cause, Label, join, label
 from midwatch.tools.contract import ToolContract
@@ -102,6 +104,22 @@ class Trails:
             return join(own, *(self._mind(name).at(at).context for name in others))
         return own if agent == graph.ceo else join(own, self._mind(graph.ceo).at(at).context)
 
+    def handles(self, agent: str, at: int) -> Mapping[str, tuple[Held, tuple[Origin, ...]]]:
+        """Give the handles that an agent had been given when it chose, or that were handed to it with the work of all others."""
+        own, graph = self._mind(agent).at(at).handles, self._seg.fleet.graph
+        if not isinstance(graph, TeamSpec) or agent != graph.synthesis:
+            return own
+        others = (self._mind(name).at(at).handles for name in sorted({*graph.specialists, *self._minds}))
+        return {key: held for each in (*others, own) for key, held in each.items()}
+
+    def field(self, seen: Seen, path: str) -> Label:
+        """Give the label of one field of a result."""
+        return field_label(seen, path, self._sources, self._closed)
+
+    def source(self, tool: str) -> str | None:
+        """Name the declared source that a tool reads from."""
+        return next((each.name for each in self._sources if fnmatchcase(f"tool:{tool}", each.pattern)), None)
+
     def chosen(self, agent: str, causes: Sequence[int]) -> int:
         """Give the place in the ledger up to which an agent had seen results when it made a proposal.
 
@@ -148,7 +166,9 @@ class Trails:
         done = [(row, _parts(tx, row)) for row in rows]
         return (None, None, done) if run is None else (run.asked_by or None, _json(tx, run.input), done)
 
-    def _take(self, row: EffectRow, arguments: Any, envelope: Any, made: Label, recalled: Label | None) -> None:
+    def _take(
+        self, row: EffectRow, arguments: Any, envelope: Any, made: Label, recalled: Label | None, hidden: _Behind
+    ) -> None:
         """Take in an earlier result. Where its tool is another one by now, nobody knows whose fields those are: no value has an origin."""
         registry = self._seg.registry
         contract = registry.get(row.tool).contract if row.tool in registry.names() else None
@@ -160,11 +180,14 @@ class Trails:
         ok = isinstance(envelope, Mapping) and envelope.get("ok") is True
         own = {name: value for name, value in arguments.items() if name not in KERNEL_ARGUMENTS}
         kept = {} if recalled is None else {"": recalled}
-        self.learn(row.agent, seq, Seen(contract, own, envelope["data"] if ok else None, made, kept, error=not ok))
+        value, (plain, held) = envelope["data"] if ok else None, hidden
+        self.learn(row.agent, seq, Seen(contract, own, value, made, kept, error=not ok, plain=plain, handles=held))
 
     def _heard(self, seen: Seen) -> Seen:
         """What a tool says when it fails is its author's, too."""
-        return replace(seen, label=join(seen.label, field_label(seen, "", self._sources, None))) if seen.error else seen
+        if not seen.error or seen.plain is not None:
+            return seen
+        return replace(seen, label=join(seen.label, field_label(seen, "", self._sources, None)))
 
     def _mind(self, agent: str) -> _Mind:
         name = _EVERYBODY if self._seg.foreign is not None else agent
@@ -191,16 +214,19 @@ def label_of(tx: Tx, seq: int) -> Label:
     return Label.from_json(event.data["label"])
 
 
-_Parts = tuple[Any, Any, Label, Label | None]
+_Behind = tuple[Label | None, tuple[Held, ...]]
+_Parts = tuple[Any, Any, Label, Label | None, _Behind]
 
 
 def _parts(tx: Tx, row: EffectRow) -> _Parts:
-    """Read arguments, envelope, the call's label, and that of the files that it may have read."""
+    """Read arguments, envelope, the call's label, that of the files that it may have read, and what came behind handles."""
     event = tx.ledger.get(row.finished_seq or row.intent_seq)
     data = {} if event is None else event.data
     made = Label.from_json(data["label"]) if "label" in data else _judged(tx, row)
     recalled = Label.from_json(data["recalled"]) if "recalled" in data else None
-    return _json(tx, row.arguments), _json(tx, row.result), made, recalled
+    plain = Label.from_json(data["plain"]) if "plain" in data else None
+    held = tuple(Held.from_json(each) for each in _json(tx, data.get("handles_blob")) or ())
+    return _json(tx, row.arguments), _json(tx, row.result), made, recalled, (plain, held)
 
 
 def _judged(tx: Tx, row: EffectRow) -> Label:

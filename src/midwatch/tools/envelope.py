@@ -36,10 +36,12 @@ def seal(
     effect_id: str,
     put_blob: Callable[[bytes], str],
     ms: int,
+    hide: Callable[[Any], Any] | None = None,
 ) -> Envelope:
     """Answer a call.
 
     Args:
+        hide: gives what the agent is shown in the place of a result that fits; also what it can read on in.
         effect_id: 16 hex digits; it becomes the reference `e:...`.
         put_blob: keeps bytes and gives their SHA-256 hex; called when less than the whole is shown.
         ms: how long it took, milliseconds.
@@ -51,10 +53,12 @@ def seal(
     body = _body(tool, performed.value)
     if body is None:
         return Envelope(ok=False, error=Outcome.failed("contract").error, refs=refs, meta=meta)
-    asked = project(performed.value, checked.fields) if checked.fields else performed.value
+    value = performed.value if hide is None else hide(performed.value)
+    body = body if hide is None else encode(value)
+    asked = project(value, checked.fields) if checked.fields else value
     fitted = fit(asked, tool.contract.max_bytes)
     if fitted.path is None and not fitted.cut and not checked.fields:
-        return Envelope(ok=True, data=performed.value, refs=refs, meta=meta)
+        return Envelope(ok=True, data=value, refs=refs, meta=meta)
     return _partial(fitted, put_blob(body), 0, (*refs,), meta | {"bytes": len(body)})
 
 
@@ -104,6 +108,7 @@ def page(
     effect_id: str,
     ms: int,
     fields: Sequence[str] = (),
+    hidden: bool = False,
 ) -> Envelope:
     """Read on in an earlier result; nothing is executed.
 
@@ -111,6 +116,7 @@ def page(
         cursor: as an envelope gave it; a model may have changed it.
         may_read: says whether this agent's own calls of this run produced the body. It is asked before the body is
             read, and a body that may not be read answers like one that does not exist.
+        hidden: the body holds handles, so it need not fit the tool's schema; then `may_read` is for this very tool.
     """
     refs = (f"e:{effect_id}",)
     meta: dict[str, Any] = {"tool": tool.contract.name, "effect": tool.contract.effect, "ms": ms}
@@ -123,7 +129,7 @@ def page(
         return refused(ErrorBody("invalid_arguments", "the cursor is malformed", hint="copy `next_cursor` unchanged"))
     digest, path, start = found.group(1), found.group(2), int(found.group(3))
     body = get_blob(digest) if may_read(digest) else None
-    whole = None if body is None else _part(tool, body, path)
+    whole = None if body is None else _part(tool, body, path, hidden=hidden)
     if body is None or whole is None or start > len(whole):
         return refused(
             ErrorBody("not_found", "no result of yours goes on there", hint="call the tool again without `cursor`")
@@ -135,11 +141,11 @@ def page(
     return _partial(fitted, digest, start, refs, meta | {"bytes": len(body)})
 
 
-def _part(tool: Tool[..., Any], body: bytes, path: str) -> list[Any] | str | None:
+def _part(tool: Tool[..., Any], body: bytes, path: str, *, hidden: bool) -> list[Any] | str | None:
     """Find the list or text in a body, if the body is a result that this very tool can give."""
     try:
         value = loads_strict(body.decode())
         part = pick(value, path)
     except (UnicodeDecodeError, NotStrict, KeyError):
         return None
-    return part if isinstance(part, list | str) and tool.returns.fits(value) else None
+    return part if isinstance(part, list | str) and (hidden or tool.returns.fits(value)) else None

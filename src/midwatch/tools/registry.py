@@ -27,7 +27,7 @@ from midwatch.tools.helpers import helper_problems
 
 __all__ = ["BUILTIN_GROUPS", "Registry", "load_file"]
 
-BUILTIN_GROUPS: Final = ("blocks", "files", "gates", "git", "host", "shell")
+BUILTIN_GROUPS: Final = ("blocks", "files", "gates", "git", "host", "reader", "shell")
 
 
 @dataclass(frozen=True, slots=True)
