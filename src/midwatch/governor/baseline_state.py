@@ -126,21 +126,26 @@ class State:
     def repeat(self, run: str, call: str, *, few: int, size: int, allowed: int) -> tuple[int, int]:
         """Note a call; gives how many calls long the run has been at `few` different ones, and how many those are.
 
-        A streak that ends before it was too long is learned from.
+        A streak that ends before it was too long is learned from. Within it only the last `size` calls are kept.
         """
         recent, streak = self.recent.pop(run, ([], 0))
         recent = [*recent, call][-size:]
-        different = len(set(recent))
-        if len(recent) < size or different > few:
-            if 0 < streak < allowed:
-                self.longest = max(self.longest, streak)
-            streak = 0
-        else:
-            streak = streak + 1 if streak else size
-        self.recent[run] = (recent, streak)
+        last: set[str] = set()
+        length = 0
+        for known in reversed(recent):
+            last.add(known)
+            if len(last) > few:
+                last.discard(known)
+                break
+            length += 1
+        if length == len(recent) == size:
+            length = max(streak + 1, size)
+        if length < streak < allowed:
+            self.longest = max(self.longest, streak)
+        self.recent[run] = (recent, length)
         if len(self.recent) > _RUNS:
             del self.recent[next(iter(self.recent))]
-        return streak, different
+        return length, len(last)
 
     def follow(self, run: str, tool: str) -> None:
         """Note which tool a run called last."""

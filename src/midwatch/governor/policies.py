@@ -31,7 +31,7 @@ _CHAIN: Final[Mapping[Sensitivity, float]] = {"low": 32.0, "normal": 24.0, "high
 _HEIGHT: Final[Mapping[Sensitivity, float]] = {"low": 3.5, "normal": 2.5, "high": 1.8}
 _FEW: Final = 3
 """Different calls among the last ones of a run, at most, that make a loop."""
-_LOOP: Final = 32
+_LOOP: Final = 48
 _LOOP_HARD: Final = 200
 _PROCESSES: Final = 24
 _REFUSED: Final = 16
@@ -164,7 +164,7 @@ class _Case:
         fact, state = self.fact, self.state
         if fact.kind != "call":
             return
-        allowed = max(_LOOP, 2 * state.longest) if self.warm else _LOOP_HARD
+        allowed = min(_LOOP_HARD, max(_LOOP, state.longest * 3 // 2 + 8)) if self.warm else _LOOP_HARD
         call = f"{fact.tool}\x1f{fact.digest[:16]}"
         streak, few = state.repeat(fact.run, call, few=_FEW, size=_LOOP, allowed=allowed)
         if streak < allowed:
