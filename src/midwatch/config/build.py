@@ -262,6 +262,8 @@ def _containment(containment: ContainmentFile | None) -> ContainmentSpec:
         containment.planner,
         containment.lasts,
         _frozen(bounds),
+        containment.handles,
+        containment.reads,
     )
 
 

@@ -114,6 +114,12 @@ class ContainmentFile(Block):
     bounds: Annotated[
         dict[Line, Annotated[dict[Argument, BoundFile], BeforeValidator(or_empty)]], BeforeValidator(or_empty)
     ] = Field({}, description="By tool and argument: what a request may leave open, within which bound.")
+    handles: Globs = Field(
+        (),
+        description="Results whose third-party values an agent may pass on and not read, as tools, `source:NAME` or `agent:NAME`; it learns "
+        "facts of them from `reader.facts`.",
+    )
+    reads: int = Field(20, ge=0, le=10_000, description="How often a run may ask the isolated reader.")
 
 
 def _word(value: object) -> object:

@@ -344,6 +344,8 @@ class ContainmentSpec:
     Attributes:
         mandate: who reads out of the request what it allows in advance. planner: the route of the model that does.
         lasts_us: how long that holds. bounds: per tool and argument.
+        handles: results that agents pass on and do not read: globs over `TOOL`, `source:NAME`, `agent:NAME`.
+        reads: how often a run may ask the isolated reader.
     """
 
     mode: Literal["record", "enforce"] = "record"
@@ -353,6 +355,8 @@ class ContainmentSpec:
     planner: str | None = field(default=None, metadata={"later": True})
     lasts_us: int = field(default=86_400_000_000, metadata={"later": True})
     bounds: Mapping[str, Mapping[str, ArgumentBound]] = field(default_factory=dict, metadata={"later": True})
+    handles: tuple[str, ...] = field(default=(), metadata={"later": True})
+    reads: int = field(default=20, metadata={"later": True})
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,7 @@ class ModelCalls:
 
     def __init__(self, segment: Segment, pipeline: Pipeline) -> None:
         self._seg, self._pipeline = segment, pipeline
+        pipeline.reads_with(self.ask)
 
     async def ask(
         self, actor: Actor, call_id: str, request: ChatRequest, causes: tuple[int, ...]
