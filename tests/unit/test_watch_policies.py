@@ -168,7 +168,7 @@ def test_a_loop_is_found_and_a_poller_that_always_waits_is_not() -> None:
         for run in range(30):
             at = BEGIN + day * DAY + run * 30 * MINUTE
             polls = [
-                Fact(1, at + n * MINUTE // 2, f"{day}/{run}", "hand", "call", "ci.status", "same") for n in range(40)
+                Fact(1, at + n * MINUTE // 2, f"{day}/{run}", "hand", "call", "ci.status", "same") for n in range(60)
             ]
             done = [
                 Fact(1, at + 29 * MINUTE + 59 * 1_000_000 + n, f"{day}/{run}", "hand", "call", "ci.read", f"{n}")
