@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
+from midwatch.config.breakers_model import breakers_spec
 from midwatch.config.command_rules import programs
 from midwatch.config.draft import Draft
 from midwatch.config.file_model import (
@@ -60,6 +61,7 @@ from midwatch.config.specs import (
     SourceSpec,
     TeamSpec,
 )
+from midwatch.config.specs_breakers import BreakersSpec
 from midwatch.config.watch_model import governor_spec
 from midwatch.errors import Problem
 from midwatch.records.spend import UNITS
@@ -92,6 +94,7 @@ class Parts:
     sandbox: SandboxSpec
     schedules: tuple[ScheduleSpec, ...]
     governor: GovernorSpec
+    breakers: BreakersSpec
     require_guarded: bool
     authority: Literal["running", "pinned"]
 
@@ -130,6 +133,7 @@ def build(
         sandbox=_sandbox(file.sandbox, base) or SandboxSpec(),
         schedules=tuple(ScheduleSpec(item.name, item.cron, _frozen(item.input)) for item in file.schedules),
         governor=governor_spec(file.governor),
+        breakers=breakers_spec(file.breakers),
         require_guarded=file.require_guarded,
         authority=file.authority,
     )

@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final, TypeVar
 
+from midwatch.config.breakers_rules import check_breakers
 from midwatch.config.command_rules import check_command
 from midwatch.config.draft import Draft
 from midwatch.config.file_model import AgentFile, BudgetFile, WhenFile
@@ -57,6 +58,7 @@ def cross_check(draft: Draft, *, base: Path, environ: Mapping[str, str]) -> list
         check_sandbox(draft, ("sandbox",), draft.file.sandbox, base=base, environ=environ),
         _schedules(draft),
         check_governor(draft),
+        check_breakers(draft),
     )
     return [problem for check in checks for problem in check]
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
+from midwatch.config.breakers_model import BreakersFile
 from midwatch.config.file_types import (
     CRON_PATTERN,
     Argument,
@@ -427,6 +428,7 @@ class FleetFile(Block):
         (), description="Runs that begin by themselves."
     )
     governor: GovernorFile | None = Field(None, description="The watch outside the runs.")
+    breakers: BreakersFile | None = Field(None, description="What opens by itself after failures, loops and the like.")
     require_guarded: bool = Field(False, description="Refuse a graph with nodes whose effects are not governed.")
     authority: Literal["running", "pinned"] = Field(
         "running",

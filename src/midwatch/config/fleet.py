@@ -46,6 +46,7 @@ from midwatch.config.specs import (
     SourceSpec,
     TeamSpec,
 )
+from midwatch.config.specs_breakers import BreakersSpec
 from midwatch.config.yaml_source import Source, from_python, read_file, read_yaml
 from midwatch.errors import InvalidFleet, Problem
 
@@ -139,6 +140,7 @@ class Fleet:
     sandbox: SandboxSpec
     schedules: tuple[ScheduleSpec, ...]
     governor: GovernorSpec
+    breakers: BreakersSpec
     require_guarded: bool
     authority: Literal["running", "pinned"]
     source: Source = field(repr=False)

@@ -38,6 +38,7 @@ _KINDS: Final[Mapping[str, AuthorityKind]] = {
     "containment": "policies",
     "budgets": "budgets",
     "governor": "budgets",
+    "breakers": "budgets",
     "gates": "gates",
     "review": "gates",
     "channels": "gates",

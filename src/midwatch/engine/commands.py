@@ -23,7 +23,7 @@ import orjson
 from midwatch.agents import step
 from midwatch.agents.answers import Evidence, answer_schema
 from midwatch.config.command_rules import digest_of
-from midwatch.engine import quarantine
+from midwatch.engine import quarantine, stopping
 from midwatch.engine.attending import Attended
 from midwatch.engine.containing import Containing
 from midwatch.engine.context import Segment
@@ -192,9 +192,7 @@ class Commands:
 
         def work(tx: Tx) -> int:
             tx.fences.check(actor.run, actor.epoch)
-            halt = tx.runs.halt(actor.run)
-            if halt is not None:
-                raise RunHalted(f"this run was stopped by `{halt.by}`: {halt.reason}")
+            stopping.hold(tx, seg.fleet, actor.run, agent=actor.agent)
             tx.budgets.confirm(start.reservation)
             # Charged at once: what a start costs is known, and the calls of the program must not wait for it.
             tx.runs.add_spend(actor.run, tx.budgets.settle(start.reservation, {"tool_calls": 1}, at_us=seg.clock()))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from midwatch.engine.bounding import Bounds
+from midwatch.engine.breaking import Breaking, Broken
 from midwatch.engine.pacing import pace
 from midwatch.errors import BoundReached, RunHalted
 from midwatch.governor import scopes
@@ -30,6 +31,7 @@ class Governing:
         self._seg = segment
         self._record = record
         self.bounds = Bounds(segment)
+        self.breaking = Breaking(segment)
 
     async def reserve(self, p: Passage) -> Answered | None:
         """Carry out stage 4.
@@ -50,6 +52,13 @@ class Governing:
             if not scopes.is_agent_scope(error.scope):
                 raise seg.stop(error) from error
             return answer
+        try:
+            self.breaking.admit(p.actor, "tool", p.name, p.reservation)
+        except Broken as broken:
+            self._record.release(p)
+            p.mark("governor", "deny", breaker=broken.row.subject, why=broken.row.reason)
+            hint = f"do without it, or try again in {max(1, broken.wait_us // 1_000_000)} s"
+            return self._record.refuse(p, "unavailable", f"`{p.name}` keeps failing, so it is not called for now", hint=hint)
         p.mark("governor", "pass", reservation=p.reservation)
         return None
 

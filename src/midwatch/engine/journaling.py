@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from midwatch.engine import quarantine
+from midwatch.engine import quarantine, stopping
 from midwatch.engine.mandating import Stale
 from midwatch.engine.observing import where
 from midwatch.engine.passage import Answered, Passage, Waiting, draft, known
@@ -50,9 +50,7 @@ class Journal:
 
         def work(tx: Tx) -> tuple[EffectRow, int]:
             tx.fences.check(p.actor.run, p.actor.epoch)
-            halt = tx.runs.halt(p.actor.run)
-            if halt is not None:
-                raise RunHalted(f"this run was stopped by `{halt.by}`: {halt.reason}")
+            stopping.hold(tx, seg.fleet, p.actor.run, agent=p.actor.agent, tool=p.name)
             self._outcomes.recheck(tx, p)
             cause = self._record.propose(tx, p, now)
             if p.gate is not None:

@@ -21,7 +21,7 @@ import orjson
 from midwatch.config.fleet import Fleet
 from midwatch.config.guarantees import not_guaranteed
 from midwatch.config.specs import ImportSpec
-from midwatch.engine import rebinding, releasing, undo
+from midwatch.engine import rebinding, releasing, stopping, undo
 from midwatch.engine.authority import Standing, record
 from midwatch.engine.context import RouteRuntime, Scrub, Segment
 from midwatch.engine.delivery import keep_channels
@@ -238,6 +238,7 @@ class Kernel:
             body = orjson.dumps(request, option=orjson.OPT_SORT_KEYS)
         except TypeError as error:
             raise UsageProblem("the input of a run must be a JSON value") from error
+        self._parts.store.read(lambda tx: stopping.new_run(tx, self._parts.fleet))
         if self._foreign is not None:
             self._foreign.accept(orjson.loads(body))
         return await self._segment(self._create(body))
@@ -261,6 +262,7 @@ class Kernel:
         if row.status == "cancelled":
             raise RunHalted(f"run `{run[:7]}` was cancelled for good; start a new one with `midwatch run`")
         fleet = self._parts.fleet
+        self._parts.store.read(lambda tx: stopping.new_run(tx, fleet))
         mine = rebinding.stamp(fleet, self._graph_digest())
         if {"fleet": row.fleet_digest, "graph": row.graph_digest, "policy": row.policy_digest} != mine:
             if not accept:

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from midwatch.engine import degrading, quarantine
+from midwatch.engine import degrading, quarantine, stopping
 from midwatch.engine.context import RouteRuntime, Segment
 from midwatch.engine.passage import draft
 from midwatch.engine.pipeline import Pipeline
@@ -130,6 +130,7 @@ class ModelCalls:
         route = seg.routes[request.route]
         reservation = f"m:{ask.effect}:{attempt}"
         output = await self._reserve(actor, request, route, reservation)
+        self._pipeline.governing.breaking.admit(actor, "route", request.route, reservation)
         row = await self._intend(ask, attempt, reservation, output)
         try:
             answer = await route.model.chat(
@@ -169,9 +170,7 @@ class ModelCalls:
 
         def work(tx: Tx) -> EffectRow:
             tx.fences.check(actor.run, actor.epoch)
-            halt = tx.runs.halt(actor.run)
-            if halt is not None:
-                raise RunHalted(f"this run was stopped by `{halt.by}`: {halt.reason}")
+            stopping.hold(tx, seg.fleet, actor.run, agent=actor.agent)
             tx.budgets.confirm(reservation)
             blob = tx.blobs.put(ask.body)
             data = {
@@ -248,6 +247,10 @@ class ModelCalls:
                 told = {"route": request.route, "model": answer.model, "rule": rule, "where": "constrained answer"}
                 tx.ledger.append(draft("signal", actor, now, told, causes=(seq,)))
             tx.effects.finish(row.id, epoch=actor.epoch, result=blob, at_us=now, seq=seq)
+            took = now - row.started_us
+            self._pipeline.governing.breaking.model_ended(
+                tx, actor, request.route, reservation, error=None, took_us=took, now=now
+            )
             return seq
 
         return ModelAnswered(clean, seg.write(work))
@@ -274,6 +277,10 @@ class ModelCalls:
                 "ms": (now - row.started_us) // 1000,
             }
             tx.ledger.append(draft("finished", actor, now, data, causes=(row.intent_seq,)))
+            took = now - row.started_us
+            self._pipeline.governing.breaking.model_ended(
+                tx, actor, request.route, reservation, error=error.code, took_us=took, now=now
+            )
 
         seg.write(work)
 

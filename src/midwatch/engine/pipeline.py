@@ -332,6 +332,10 @@ class Pipeline:
             }
             tx.ledger.append(draft("effect.in_doubt", p.actor, now, data, causes=(p.seq,)))
             tx.runs.add_spend(p.actor.run, tx.budgets.settle(p.reservation, {"tool_calls": 1}, at_us=now))
+            took = now - p.started_us
+            self.governing.breaking.tool_ended(
+                tx, p.actor, tool.contract.name, p.reservation, error="in_doubt", took_us=took, now=now
+            )
 
         seg.write(work)
         return Waiting(in_doubt=p.effect)
@@ -400,6 +404,7 @@ class Pipeline:
             tx.effects.finish(p.effect, epoch=p.actor.epoch, result=blob, at_us=now, seq=seq)
             charged = tx.budgets.settle(p.reservation, {"tool_calls": 1}, at_us=now)
             tx.runs.add_spend(p.actor.run, charged)
+            self.governing.breaking.settled(tx, p.actor, tool.contract.name, p.reservation, checked.canonical, sealed, ms, now)
             return Answered(sealed, seq)
 
         answered = seg.write(work)

@@ -26,7 +26,7 @@ from langgraph.types import Command, Interrupt, StateSnapshot
 from langsmith import tracing_context
 
 from midwatch.config.specs import TeamSpec
-from midwatch.engine import books, rebinding, releasing
+from midwatch.engine import books, rebinding, releasing, stopping
 from midwatch.engine.context import Halted, Segment
 from midwatch.engine.foreign import Hosted, host, is_ours
 from midwatch.engine.issuing import issue_root
@@ -187,7 +187,9 @@ def _begin(seg: Segment, row: RunRow, now: int) -> None:
         tx.fences.check(seg.run, seg.epoch)
         books.close(tx, seg.run, at_us=now)
         scopes.set_caps(tx.budgets, seg.fleet, run=seg.run, at_us=now)
-        tx.runs.clear_halt(seg.run)
+        mark = tx.runs.halt(seg.run)
+        if mark is not None and mark.kind == "pause" and row.segment > 0:  # a person resumes; nobody resumes what was killed
+            tx.runs.clear_halt(seg.run)
         tx.runs.update(
             seg.run,
             status="running",
@@ -324,9 +326,7 @@ async def _watch(seg: Segment, tasks: list[asyncio.Future[Any]]) -> None:
         polls += 1
         now = seg.clock()
         try:
-            halt = seg.store.read(lambda tx: tx.runs.halt(seg.run))
-            if halt is not None:
-                seg.stop(RunHalted(f"stopped by `{halt.by}`: {halt.reason}"))
+            seg.store.read(lambda tx: stopping.at_work(tx, seg.fleet, seg.run))
             if seg.meter is not None and polls % METER_EVERY == 0:
                 seg.meter.tick(now)
             late = None if seg.meter is None else seg.meter.late(now)
@@ -346,7 +346,7 @@ def _halted(seg: Segment, error: MidwatchError) -> _Stop:
     if isinstance(error, BoundReached):
         return _Stop("paused", code="bound_reached", message=str(error))
     if isinstance(error, RunHalted):
-        halt = seg.store.read(lambda tx: tx.runs.halt(seg.run))
+        halt = error.halt if isinstance(error, stopping.Stopped) else seg.store.read(lambda tx: tx.runs.halt(seg.run))
         status: RunStatus = "cancelled" if halt is not None and halt.kind in ("cancel", "kill") else "paused"
         return _Stop(status, code="halted", message=str(error))
     if isinstance(error, FenceLost):

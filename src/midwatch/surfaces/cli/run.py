@@ -32,6 +32,7 @@ from midwatch.surfaces.cli.common import (
     say,
     store_of,
 )
+from midwatch.surfaces.cli.control import lift, scope_options, scoped
 from midwatch.surfaces.cli.speaking import read_token, token_option
 
 if TYPE_CHECKING:
@@ -84,7 +85,8 @@ def run(
 @click.option("--answered", is_flag=True, help="Every run whose questions were answered, instead of one.")
 @click.option("--follow", is_flag=True, help="With --answered: stay, and go on with runs as they are answered.")
 @click.option("--under-new", is_flag=True, help="Go on although fleet, policy or graph changed; needs --reason.")
-@click.option("--reason", default="", help="Why it may go on under another fleet; kept in the ledger.")
+@scope_options
+@click.option("--reason", default="", help="Why it may go on, also under another fleet; kept in the ledger.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress; report, status and errors only.")
 @click.option("--no-prompt", is_flag=True, help="Do not ask on the terminal; a run that waits ends with code 3.")
 @token_option
@@ -101,8 +103,11 @@ def resume(ctx: click.Context, /, run: str | None, workdir: str | None, token_fi
         if wish["under_new"]:
             raise UsageProblem("`--under-new` is a word about one run; name it instead of `--answered`")
         ctx.exit(go_on(settings, token_file, workdir=workdir, follow=wish["follow"]))
-    if run is None:
-        raise UsageProblem("name the run, or say `--answered` for all that were answered")
+    if run is None or any(wish[key] for key in ("agent", "tool", "vertical", "all_", "fleet")):
+        if run is None and not any(wish[key] for key in ("agent", "tool", "vertical", "all_")):
+            raise UsageProblem("name the run, or say `--answered` for all that were answered")
+        lift(settings, scoped(wish, run) or "", wish["fleet"], wish["reason"], token_file)
+        return
     with store_of(settings) as store:
         full = find_run(store, run)
     loaded, info = fleet_of(settings, full)
@@ -228,7 +233,7 @@ def _display(progress: Progress, *, quiet: bool) -> Iterator[Any]:
     if quiet:
         yield progress.add
     elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-        from midwatch.surfaces.cli.live import shown  # late: rich takes 50 ms
+        from midwatch.surfaces.cli.live import shown  # late: only for a terminal
 
         with shown(progress):
             yield progress.add
