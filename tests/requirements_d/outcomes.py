@@ -14,4 +14,5 @@ REQUIREMENTS: dict[str, str] = {
     "PROBE-31": "Instructions that a run writes for later sessions or stronger agents wait, or stay the words of whoever wrote them.",
     "PROBE-32": "No name makes a tool but the fleet file's list.",
     "CHECKLIST-1": "Each point of the checklists names tests that exist and run, or says why there is none.",
+    "CLAUSE-26": "A commit needs the reach of whoever executes what is committed: what the fleet says of the place, else the strongest.",
 }

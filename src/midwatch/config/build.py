@@ -39,6 +39,7 @@ from midwatch.config.specs import (
     ArgumentBound,
     BudgetSpec,
     ChannelSpec,
+    CommitTarget,
     ContainmentSpec,
     EgressRule,
     Escalation,
@@ -268,6 +269,7 @@ def _containment(containment: ContainmentFile | None) -> ContainmentSpec:
         _frozen(bounds),
         containment.handles,
         containment.reads,
+        tuple(CommitTarget(target.paths, target.executed_by) for target in containment.commits),
     )
 
 

@@ -19,7 +19,7 @@ from midwatch.config.command_rules import check_command
 from midwatch.config.draft import Draft
 from midwatch.config.file_model import AgentFile, BudgetFile, WhenFile
 from midwatch.config.files import locate
-from midwatch.config.policy_rules import check_mandates, check_policies, check_sources
+from midwatch.config.policy_rules import check_commits, check_mandates, check_policies, check_sources
 from midwatch.config.routing import aliases
 from midwatch.config.sandbox_rules import check_sandbox
 from midwatch.config.watch_rules import check_governor
@@ -52,6 +52,7 @@ def cross_check(draft: Draft, *, base: Path, environ: Mapping[str, str]) -> list
         check_sources(draft),
         check_policies(draft),
         check_mandates(draft, aliases(draft)),
+        check_commits(draft),
         _grants(draft),
         _gates(draft),
         _review(draft),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, StringConstraints
 
 from midwatch.config.file_types import (
     AllRoles,
@@ -24,9 +24,12 @@ from midwatch.config.file_types import (
     Span,
     listed,
     or_empty,
+    rows,
 )
 
-__all__ = ["BoundFile", "Contained", "ContainmentFile", "PolicyFile", "SourceFile"]
+__all__ = ["BoundFile", "CommitTargetFile", "Contained", "ContainmentFile", "PolicyFile", "SourceFile"]
+
+Executor = Annotated[str, StringConstraints(pattern=r"^(?:nobody|operator|(?:person|agent):[A-Za-z0-9][A-Za-z0-9._:-]{0,62})$")]
 
 
 class SourceFile(Block):
@@ -89,6 +92,15 @@ class BoundFile(Block):
     )
 
 
+class CommitTargetFile(Block):
+    """Who executes what is committed to a place. All targets that match a path count; a path that none matches counts as the operator's."""
+
+    paths: Lines = Field(description="Patterns of paths below the workspace, such as `docs/**`; `*` stays between two `/`.")
+    executed_by: Executor = Field(
+        description="`nobody`: it is only read. `agent:NAME`: in that agent's sandbox. `operator` or `person:NAME`: with all their rights."
+    )
+
+
 class ContainmentFile(Block):
     """What becomes of the verdict on a call's causes. A word alone names the mode: `containment: enforce`."""
 
@@ -116,10 +128,13 @@ class ContainmentFile(Block):
     ] = Field({}, description="By tool and argument: what a request may leave open, within which bound.")
     handles: Globs = Field(
         (),
-        description="Results whose third-party values an agent may pass on and not read, as tools, `source:NAME` or `agent:NAME`; it learns "
-        "facts of them from `reader.facts`.",
+        description="Results whose values an agent may pass on and not read, as tools, `source:NAME` or `agent:NAME`; it learns facts of "
+        "them from `reader.facts`.",
     )
     reads: int = Field(20, ge=0, le=10_000, description="How often a run may ask the isolated reader.")
+    commits: Annotated[tuple[CommitTargetFile, ...], BeforeValidator(rows)] = Field(
+        (), description="Who executes what the fleet's own commit writes, by place; whoever has most rights there unless given."
+    )
 
 
 def _word(value: object) -> object:

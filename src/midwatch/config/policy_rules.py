@@ -17,7 +17,7 @@ from midwatch.config.file_model import PolicyFile
 from midwatch.config.yaml_source import Place
 from midwatch.errors import Problem
 
-__all__ = ["check_mandates", "check_policies", "check_sources"]
+__all__ = ["check_commits", "check_mandates", "check_policies", "check_sources"]
 
 _PATTERN: Final = re.compile(r"tool:[A-Za-z0-9_.*?!\[\]-]{1,200}")
 _EVERYONE: Final = "everyone"
@@ -89,6 +89,23 @@ def check_mandates(draft: Draft, routes: frozenset[str]) -> Iterator[Problem]:
                 yield draft.problem(
                     where, f"nothing is said of `{name}`; write its bound, or take it away", "empty-bound"
                 )
+
+
+def check_commits(draft: Draft) -> Iterator[Problem]:
+    """Check who is said to execute what is committed."""
+    block, place = draft.file.containment, ("containment", "commits")
+    for index, target in enumerate(() if block is None else block.commits):
+        kind, _, name = target.executed_by.partition(":")
+        if kind == "agent" and name not in draft.names("agents"):
+            known = ", ".join(f"`{name}`" for name in sorted(draft.names("agents"))) or "none"
+            message = f"there is no agent `{name}`; known: {known}"
+            yield draft.problem((*place, index, "executed_by"), message, "unknown-agent")
+        if not target.paths:
+            yield draft.problem((*place, index, "paths"), "`paths` is empty, so this says nothing; fill it", "empty-commits")
+        wide = [path for path in target.paths if set(path) <= {"*", "/"}]
+        if wide and kind == "nobody":
+            message = f"`{wide[0]}` would say of every file that nobody executes it; name the places that are only read"
+            yield draft.problem((*place, index, "paths"), message, "wide-commits")
 
 
 def _gives_nothing(draft: Draft, place: Place, policy: PolicyFile) -> Iterator[Problem]:

@@ -36,6 +36,7 @@ __all__ = [
     "BudgetSpec",
     "ChannelFormat",
     "ChannelSpec",
+    "CommitTarget",
     "ContainmentSpec",
     "EgressRule",
     "Escalation",
@@ -338,6 +339,14 @@ class ArgumentBound:
 
 
 @dataclass(frozen=True, slots=True)
+class CommitTarget:
+    """Where a commit may write, and who executes what lies there: `nobody`, `operator`, `person:NAME` or `agent:NAME`."""
+
+    paths: tuple[str, ...]
+    executed_by: str
+
+
+@dataclass(frozen=True, slots=True)
 class ContainmentSpec:
     """What becomes of a verdict on causes: `record` writes it down, `enforce` lets it stop the call, or wait for the role `ask`.
 
@@ -346,6 +355,7 @@ class ContainmentSpec:
         lasts_us: how long that holds. bounds: per tool and argument.
         handles: results that agents pass on and do not read: globs over `TOOL`, `source:NAME`, `agent:NAME`.
         reads: how often a run may ask the isolated reader.
+        commits: where whoever executes what is committed is declared; elsewhere it is the operator.
     """
 
     mode: Literal["record", "enforce"] = "record"
@@ -357,6 +367,7 @@ class ContainmentSpec:
     bounds: Mapping[str, Mapping[str, ArgumentBound]] = field(default_factory=dict, metadata={"later": True})
     handles: tuple[str, ...] = field(default=(), metadata={"later": True})
     reads: int = field(default=20, metadata={"later": True})
+    commits: tuple[CommitTarget, ...] = field(default=(), metadata={"later": True})
 
 
 @dataclass(frozen=True, slots=True)

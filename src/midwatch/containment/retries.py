@@ -118,6 +118,10 @@ class Retries:
         """Forget a refusal that a person with the reach has since said yes to."""
         self._overruled.add(seq)
 
+    def __bool__(self) -> bool:
+        """Say whether anything was refused."""
+        return bool(self._by_resource)
+
     def matching(self, attempt: Attempt) -> tuple[Refusal, ...]:
         """Give the refusals of the same thing that nobody has overruled."""
         found = {

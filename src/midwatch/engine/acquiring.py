@@ -64,5 +64,8 @@ def _found(segment: Segment, p: Passage) -> tuple[Acquired, ...]:
         }
     except TooMany:  # containment refuses it
         return ()
+    meant = {name: value for name, value in checked.arguments.items() if name in used}
+    if not meant:
+        return ()
     key = segment.store.read(lambda tx: tx.watch.setting(SCRUB_KEY)) or bytes(16)
-    return in_arguments({name: value for name, value in checked.arguments.items() if name in used}, Issued(key))
+    return in_arguments(meant, Issued(key))

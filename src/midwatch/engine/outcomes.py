@@ -133,7 +133,7 @@ class Outcomes:
         if p.contained is not None or self._seg.fleet.containment.mode != "enforce" or self._needless(p):
             return
         self._fold(tx)
-        found = self._escalation(tx, self._attempt(p))
+        found = self._escalation(tx, self._attempt(p)) if self._retries else None
         if found is not None:
             raise Stale(found.reason())
 
@@ -161,7 +161,7 @@ class Outcomes:
 
         def work(tx: Tx) -> Escalation | None:
             self._fold(tx)
-            return self._escalation(tx, self._attempt(p))
+            return self._escalation(tx, self._attempt(p)) if self._retries else None
 
         return self._seg.store.read(work)
 
