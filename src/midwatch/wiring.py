@@ -28,13 +28,16 @@ from midwatch.store import choice
 from midwatch.store.port import Store, VerifyReport
 
 if TYPE_CHECKING:
+    from midwatch.engine.authority import Standing
     from midwatch.engine.context import RouteRuntime
     from midwatch.engine.kernel import Kernel
+    from midwatch.engine.rightful import Rightful
     from midwatch.gates.review import Speaker
     from midwatch.governor.budgets import Budget
     from midwatch.sandbox.layers import Layer
     from midwatch.sandbox.port import Backend, Egress, Sandbox
     from midwatch.sandbox.profile import SandboxProfile
+    from midwatch.tools.registry import Registry
 
 __all__ = [
     "backend_of",
@@ -259,46 +262,58 @@ def open(
     """
     from midwatch.containment.credentials import Scrubber  # noqa: PLC0415 - heavy rooms load only when a run begins
     from midwatch.engine.kernel import Kernel, Parts  # noqa: PLC0415 - langgraph costs a second
-    from midwatch.engine.rightful import rightful, withheld  # noqa: PLC0415 - as above
     from midwatch.isolating import isolation  # noqa: PLC0415 - as above
-    from midwatch.tools.registry import Registry  # noqa: PLC0415 - as above
 
     env = os.environ if environ is None else environ
     info, place = "", home_path(home, env)
     if not isinstance(fleet, Fleet):
         fleet, info = load_fleet(fleet, preset=preset, environ=env, home=place)
     with contextlib.ExitStack() as stack:
-        if not has_store(place):  # what is not sound makes no home
-            _sound(fleet, env, place, workdir or Path.cwd())
-        store = stack.enter_context(open_store(place, create=True, environ=env))
+        workspace = workdir or Path.cwd()
+        store = stack.enter_context(_store_for(fleet, env, place, workspace))
         speaker = _speaker(store, token, env, channel)
-        right = rightful(store, fleet, speaker=speaker, environ=env, at_us=clock())
-        fleet = right.fleet
-        _sound(fleet, env, place, workdir or Path.cwd())
+        right, fleet, registry, standings = _judged(store, fleet, speaker, env, place, workspace)
         if on_event is not None:
             stack.callback(store.on_commit(_listener(store, on_event)))
-        registry = Registry.load(list(fleet.tools), fleet.base)
-        tools, pending = withheld(store, right, registry, speaker=speaker, at_us=clock())
         scrub = Scrubber(_scrub_key(store))
-        grounds = isolation(fleet, registry, home=place, env=env, clock=clock, make=backend_of, known=scrub.holds)
         parts = Parts(
             store=store,
             fleet=fleet,
             registry=registry,
             routes=_routes(stack, fleet, env, place),
             scrub=scrub,
-            isolation=stack.enter_context(grounds),
+            isolation=stack.enter_context(isolation(fleet, registry, home=place, env=env, clock=clock, make=backend_of, known=scrub.holds)),
             clock=clock,
             pause=pause,
-            workdir=(workdir or Path.cwd()).absolute(),
+            workdir=workspace.absolute(),
             govern=lambda: _govern(store, place, fleet, **choice.named(env)),
             start_info="; ".join(filter(None, (info or _start_info(fleet), right.told))),
             speaker=speaker,
-            standings=(right.standing, tools),
-            withheld=pending,
+            standings=standings,
             words=right.words,
         )
         yield Kernel(parts)
+
+
+def _store_for(fleet: Fleet, env: Mapping[str, str], home: Path, workspace: Path) -> contextlib.AbstractContextManager[Store]:
+    """Open the store of a home, or make one: not for a fleet that is not sound."""
+    if not has_store(home):
+        _sound(fleet, env, home, workspace)
+    return open_store(home, create=True, environ=env)
+
+
+def _judged(
+    store: Store, fleet: Fleet, speaker: Speaker, env: Mapping[str, str], home: Path, workspace: Path
+) -> tuple[Rightful, Fleet, Registry, tuple[Standing, ...]]:
+    """Judge the fleet's own authority before any code of it is loaded, then its tools, whose standing comes last."""
+    from midwatch.engine.rightful import rightful, withheld  # noqa: PLC0415 - as in `open`
+    from midwatch.tools.registry import Registry  # noqa: PLC0415 - as in `open`
+
+    right = rightful(store, fleet, speaker=speaker, environ=env, at_us=clock())
+    _sound(right.fleet, env, home, workspace)
+    registry = Registry.load(list(right.fleet.tools), right.fleet.base)
+    tools, _ = withheld(store, right, registry, speaker=speaker, at_us=clock())
+    return right, right.fleet, registry, (right.standing, tools)
 
 
 def _sound(fleet: Fleet, env: Mapping[str, str], home: Path, workspace: Path) -> None:

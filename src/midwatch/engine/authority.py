@@ -40,7 +40,7 @@ from midwatch.sandbox.effects import shown
 from midwatch.store.port import Store, Tx
 from midwatch.tools.contract import ToolContract
 
-__all__ = ["Place", "Standing", "Version", "contracts", "note", "record", "stand", "standing", "words_of"]
+__all__ = ["Place", "Standing", "Version", "contracts", "note", "record", "stand", "standing", "withheld_of", "words_of"]
 
 SLACK_US: Final = 2_000_000
 _ACTING: Final = 50
@@ -257,6 +257,12 @@ def record(tx: Tx, made: Standing, *, at_us: int) -> tuple[int, ...]:
         equal = [row.id for key, row in now.pins.items() if key in now.found and now.found[key].digest == row.digest]
         tx.authority.seen(equal, made.head)
     return tuple(sorted(caused))
+
+
+def withheld_of(standings: Sequence[Standing]) -> frozenset[str]:
+    """Give the tools that are not what was endorsed of them."""
+    inert = (version.resource for made in standings for version in made.inert)
+    return frozenset(name for kind, name in inert if kind in ("tools", "schemas") and is_tool(name))
 
 
 def words_of(row: AuthorityRow) -> Label:

@@ -22,7 +22,7 @@ from midwatch.config.fleet import Fleet
 from midwatch.config.guarantees import not_guaranteed
 from midwatch.config.specs import ImportSpec
 from midwatch.engine import rebinding, releasing, stopping, undo
-from midwatch.engine.authority import Standing, record
+from midwatch.engine.authority import Standing, record, withheld_of
 from midwatch.engine.context import RouteRuntime, Scrub, Segment
 from midwatch.engine.delivery import keep_channels
 from midwatch.engine.editing import Edit, edit
@@ -57,7 +57,7 @@ class Parts:
         govern: makes sure that a governor lives outside this process, or raises; None only where the caller watches itself (tests).
         pause: awaits a number of microseconds.
         speaker: who starts runs, and speaks where nobody else is named.
-        standings: how the fleet's own authority stands, judged again where a run begins; withheld: tools of it that are pending.
+        standings: how the fleet's own authority stands, judged again where a run begins; tools last.
         words: per agent, whose words its specification is, where that is not the operator alone.
     """
 
@@ -74,7 +74,6 @@ class Parts:
     start_info: str = ""
     speaker: Speaker = field(default_factory=lambda: local("python", "python"))
     standings: tuple[Standing, ...] = ()
-    withheld: frozenset[str] = frozenset()
     words: Mapping[str, Label] = field(default_factory=dict)
 
 
@@ -354,7 +353,7 @@ class Kernel:
             around=around,
             stamp=rebinding.stamp(parts.fleet, self._graph_digest()),
             foreign=self._foreign,
-            withheld=parts.withheld,
+            withheld=withheld_of(parts.standings),
             words=parts.words,
         )
         return await run_segment(segment, row, self._body(row.input))

@@ -111,6 +111,7 @@ def _change(
 def _tell(tx: Tx, row: Principal, word: str, speaker: Speaker, at_us: int) -> None:
     data = {"name": row.name, "roles": row.roles, "may": row.may, "word": word, "by": speaker.name}
     tx.ledger.append(EventDraft("principal.changed", None, at_us, data))
+    tx.authority.raise_epoch()  # who may say yes is authority, too: what was judged before is judged again
 
 
 def _checked(name: str, roles: Sequence[str], may: Sequence[str]) -> None:

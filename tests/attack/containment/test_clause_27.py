@@ -12,7 +12,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from midwatch.engine import authority, endorsing, quarantine
+from midwatch.engine import authority, endorsing, people, quarantine
 from midwatch.errors import Denied, GateNotUsable, MidwatchError
 from midwatch.gates.review import Speaker
 from midwatch.records.authority import AuthorityRow
@@ -259,3 +259,26 @@ def test_nobody_endorses_by_a_right_that_was_taken_back(grounds: Grounds) -> Non
         endorse(ground, row, bob)
     with pytest.raises(Denied, match="taken back"):
         ground.store.write(lambda tx: authority.record(tx, late.standing, at_us=9))
+
+
+@pytest.mark.req("OWN-2")
+def test_each_change_of_authority_raises_the_epoch(grounds: Grounds) -> None:
+    """First use, an edit, a rejection and a change of people each raise it; a start does not."""
+    ground, seen = grounds("ws"), [0]
+
+    def raised() -> bool:
+        seen.append(ground.epoch())
+        return seen[-1] > seen[-2]
+
+    ground.start()
+    assert raised()
+    ground.start()
+    assert not raised()
+    ground.file.write_text(ground.text.replace("$1", "$2"), "utf-8")
+    ground.start()
+    assert raised()
+    row = changed(ground, ground.text.replace(GRANT, WIDER))
+    endorsing.reject(ground.store, row.id, speaker=ANNA, at_us=ground.tick())
+    assert raised()
+    people.add(ground.store, "anna", roles=("admin",), may=("*",), speaker=ANNA, at_us=ground.tick())
+    assert raised()

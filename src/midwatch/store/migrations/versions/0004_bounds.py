@@ -44,22 +44,7 @@ def upgrade() -> None:
         sa.Column("at_us", sa.Integer, nullable=False),
         sa.PrimaryKeyConstraint("scope"),
     )
-    op.create_table(
-        "authority",
-        sa.Column("id", sa.Text, primary_key=True, nullable=False),
-        *(sa.Column(name, sa.Text, nullable=False) for name in ("place", "fleet", "kind", "name")),
-        sa.Column("number", sa.Integer, nullable=False),
-        sa.Column("digest", sa.Text, nullable=False),
-        sa.Column("predecessor", sa.Text, nullable=True),
-        sa.Column("state", sa.Text, nullable=False),
-        *(sa.Column(name, sa.Text, nullable=True) for name in ("body", "source")),
-        *(sa.Column(name, sa.Text, nullable=False) for name in ("label", "why", "asked_by", "by")),
-        *(sa.Column(name, sa.Integer, nullable=False) for name in ("at_us", "seq", "seen_seq")),
-        sa.Column("answered_by", sa.Text, nullable=True),
-        *(sa.Column(name, sa.Integer, nullable=True) for name in ("answered_us", "answered_seq")),
-    )
-    op.create_index("authority_version", "authority", ["place", "kind", "name", "number"], unique=True)
-    op.create_index("authority_state", "authority", ["state", "at_us"])
+    _authority()
     op.create_table(
         "breaker",
         sa.Column("subject", sa.Text, nullable=False),
@@ -80,3 +65,22 @@ def upgrade() -> None:
         sa.Column("at_us", sa.Integer, nullable=False),
         sa.PrimaryKeyConstraint("scope", "fleet"),
     )
+
+
+def _authority() -> None:
+    op.create_table(
+        "authority",
+        sa.Column("id", sa.Text, primary_key=True, nullable=False),
+        *(sa.Column(name, sa.Text, nullable=False) for name in ("place", "fleet", "kind", "name")),
+        sa.Column("number", sa.Integer, nullable=False),
+        sa.Column("digest", sa.Text, nullable=False),
+        sa.Column("predecessor", sa.Text, nullable=True),
+        sa.Column("state", sa.Text, nullable=False),
+        *(sa.Column(name, sa.Text, nullable=True) for name in ("body", "source")),
+        *(sa.Column(name, sa.Text, nullable=False) for name in ("label", "why", "asked_by", "by")),
+        *(sa.Column(name, sa.Integer, nullable=False) for name in ("at_us", "seq", "seen_seq")),
+        sa.Column("answered_by", sa.Text, nullable=True),
+        *(sa.Column(name, sa.Integer, nullable=True) for name in ("answered_us", "answered_seq")),
+    )
+    op.create_index("authority_version", "authority", ["place", "kind", "name", "number"], unique=True)
+    op.create_index("authority_state", "authority", ["state", "at_us"])
