@@ -1,25 +1,20 @@
 """Live: the picture of a run on a terminal: agents in the order of the graph, and spend against caps.
 
 In:   a `Progress` that somebody else grows. Out: a block on stderr, redrawn a few times a second until the run stops.
-May import: rich. Must not know: events, the kernel.
+May import: `drawing`, `progress`. Must not know: events, the kernel.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
+import sys
 from collections.abc import Iterator
 from typing import Final
 
-from rich.console import Group, RenderableType
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.spinner import Spinner
-from rich.table import Table
-from rich.text import Text
-
-from midwatch.surfaces.cli.common import money, plain
+from midwatch.surfaces.cli.common import money
+from midwatch.surfaces.cli.drawing import Line, columns, line, live, output
 from midwatch.surfaces.cli.progress import AgentLine, Progress
-from midwatch.surfaces.cli.render import console
 
 __all__ = ["picture", "shown"]
 
@@ -32,55 +27,52 @@ _MARKS: Final = {
     "failed": ("✗", "red"),
 }
 _ARROWS: Final = {"ceo": "┌ ", "specialist": "├ ", "synthesis": "└ "}
+_SPINNER: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+_BAR: Final = 24
+_DOING: Final = 48
+"""Letters of what an agent does that are shown: the picture is one line an agent."""
 
 
 @contextlib.contextmanager
 def shown(progress: Progress) -> Iterator[None]:
     """Show `progress` while the block runs; the last state stays on the screen."""
-    spinner = Spinner("dots")
-    screen = console(err=True)
-    with Live(
-        get_renderable=lambda: picture(progress, spinner), console=screen, refresh_per_second=8, redirect_stdout=False
-    ):
+    turns = itertools.cycle(_SPINNER)
+    with live(lambda: picture(progress, next(turns), output(sys.stderr)[0])):
         yield
 
 
-def picture(progress: Progress, spinner: Spinner) -> RenderableType:
-    """Draw one moment."""
-    grid = Table.grid(padding=(0, 2))
-    for _ in range(3):
-        grid.add_column()
-    for _ in range(3):
-        grid.add_column(justify="right")
-    for agent in list(progress.agents.values()):
-        grid.add_row(*_row(agent, spinner))
-    head = Text(f"{progress.fleet}  run {(progress.run or '-')[:7]}", style="bold")
-    parts: list[RenderableType] = [head, grid, _spend(progress)]
-    if progress.note:
-        parts.append(Text(plain(progress.note), style="yellow", no_wrap=True, overflow="ellipsis"))
-    return Group(*parts)
+def picture(progress: Progress, turn: str, width: int) -> list[Line]:
+    """Draw one moment.
+
+    Args:
+        turn: the sign of who is busy. width: of the terminal.
+    """
+    head = line((f"{progress.fleet}  run {(progress.run or '-')[:7]}", "bold"))
+    rows = [[[cell] for cell in _row(agent, turn)] for agent in list(progress.agents.values())]
+    spend = [[[cell] for cell in row] for row in _spend(progress)]
+    agents = columns(rows, right=[False, False, False, True, True, True], width=max(width, 100))
+    bounds = columns(spend, right=[False] * 3, width=max(width, 100))
+    lines = [head, *(pieces for row in (*agents, *bounds) for pieces in row)]
+    return [*lines, line((progress.note, "yellow"))] if progress.note else lines
 
 
-def _row(agent: AgentLine, spinner: Spinner) -> tuple[RenderableType, ...]:
+def _row(agent: AgentLine, turn: str) -> tuple[Line, ...]:
     mark, style = _MARKS[agent.state]
-    busy = agent.state in ("thinking", "acting")
-    name = Text(_ARROWS.get(agent.role, "  ") + agent.name)
-    state = Table.grid(padding=(0, 1))
-    state.add_row(spinner if busy else Text(mark, style=style), Text(agent.state, style=style))
-    doing = Text(plain(agent.doing), style="dim", no_wrap=True, overflow="ellipsis")
-    return name, state, doing, money(agent.cost), f"{agent.tokens:,} tokens", f"{agent.tools} tools"
+    doing = agent.doing if len(agent.doing) <= _DOING else f"{agent.doing[: _DOING - 1]}…"
+    name = line(_ARROWS.get(agent.role, "  ") + agent.name)
+    state = line((f"{mark or turn} {agent.state}", style))
+    numbers = (money(agent.cost), f"{agent.tokens:,} tokens", f"{agent.tools} tools")
+    return name, state, line((doing, "dim")), *(line(number) for number in numbers)
 
 
-def _spend(progress: Progress) -> RenderableType:
-    grid = Table.grid(padding=(0, 2))
+def _spend(progress: Progress) -> Iterator[tuple[Line, Line, Line]]:
     for unit, used in (("cost", progress.cost), ("tokens", progress.tokens), ("tool_calls", progress.tools)):
         cap = progress.caps.get(unit)
-        told = money(used) if unit == "cost" else f"{used:,}"
+        told, name = money(used) if unit == "cost" else f"{used:,}", line(unit.replace("_", " "))
         if cap is None:
-            grid.add_row(Text(unit.replace("_", " ")), Text("no cap", style="dim"), Text(told))
+            yield name, line(("no cap", "dim")), line(told)
             continue
         bound = money(cap) if unit == "cost" else f"{cap:,}"
-        style = "red" if used * 10 >= cap * 9 else "green"
-        bar = ProgressBar(total=max(cap, 1), completed=used, width=24, complete_style=style, finished_style=style)
-        grid.add_row(Text(unit.replace("_", " ")), bar, Text(f"{told} of {bound}"))
-    return grid
+        full = min(_BAR, used * _BAR // max(cap, 1))
+        bar = line(("━" * full, "red" if used * 10 >= cap * 9 else "green"), ("━" * (_BAR - full), "dim"))
+        yield name, bar, line(f"{told} of {bound}")

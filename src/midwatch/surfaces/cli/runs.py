@@ -1,7 +1,7 @@
 """Runs: `midwatch runs ls` and `runs show`: which runs there are, and where one stands.
 
 In:   a filter, or a short id. Out: a table, or one run with what it waits for.
-May import: rich when it shows; tracing and the wiring when it runs. Must not know: how runs are carried out.
+May import: `render` when it shows; tracing and the wiring when it runs. Must not know: how runs are carried out.
 """
 
 from __future__ import annotations

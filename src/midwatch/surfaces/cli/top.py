@@ -1,7 +1,7 @@
 """Top: `midwatch top`: what is going on in this home: runs, who is at work, spend against caps, breakers that are open.
 
 In:   the store. Out: a table that is drawn anew when the ledger grows, or one frame.
-May import: errors; records, rich by way of `render` when it runs. Must not know: how claims or breakers work.
+May import: errors; records, `render` when it runs. Must not know: how claims or breakers work.
 Why the ledger's head: whatever changes is an event, so one indexed read says whether anything did; nothing is drawn for nothing.
 """
 

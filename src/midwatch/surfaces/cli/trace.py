@@ -1,7 +1,7 @@
 """Trace: `midwatch trace RUN` and `midwatch which RUN TEXT`: what happened, and where a piece of output comes from.
 
 In:   a short id, a fragment. Out: a tree, or one place with its prompt; JSON of the same.
-May import: tracing and the wiring when it runs; rich when it shows. Must not know: how events come to be.
+May import: tracing and the wiring when it runs; `render` when it shows. Must not know: how events come to be.
 """
 
 from __future__ import annotations
