@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -254,3 +256,26 @@ def test_verticals_agents_by_window_and_nodes_are_bounded(trial: Trial, budgets:
     second = trial.run()
     assert (["a", "a"] if unit == "node:" else ["a"]) == trial.lines("notes")
     assert ("paused" if unit.startswith("vertical") else "done") == first.status == second.status
+
+
+SPENDS = """
+import sys
+import midwatch
+got = 0
+with midwatch.budget("crowd", home=sys.argv[1], shared=True, tool_calls=25) as scope:
+    for _ in range(15):
+        try:
+            scope.spend(tool_calls=1)
+            got += 1
+        except midwatch.BoundReached:
+            pass
+print(got)
+"""
+
+
+@pytest.mark.req("BUDGET-12", "BUDGET-2")
+def test_a_shared_scope_is_one_in_all_processes(tmp_path: Path) -> None:
+    """Three processes that want 45 of 25 get 25 together."""
+    words = [sys.executable, "-c", SPENDS, str(tmp_path / "home")]
+    made = [subprocess.Popen(words, stdout=subprocess.PIPE) for _ in range(3)]
+    assert 25 == sum(int(child.communicate(timeout=90)[0]) for child in made)
