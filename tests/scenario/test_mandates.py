@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from midwatch import wiring
+from midwatch.engine import issuing
 from midwatch.engine.containing import Containing
 from midwatch.engine.gating import Gating
 from midwatch.engine.issuing import PLANNER
@@ -18,6 +19,7 @@ from midwatch.engine.journaling import Journal
 from midwatch.engine.mandates_shown import Shown, of_run
 from midwatch.engine.quarantine import HEAD
 from midwatch.engine.trails import Trails
+from midwatch.errors import StoreError
 from midwatch.surfaces.cli import main
 from tests.scenario.bank import TOOLS, Bank, Call
 
@@ -81,6 +83,11 @@ class Post(Bank):
         """Give what the run's ledger says of its mandates."""
         with wiring.open_store(self.home) as store:
             return of_run(store, run)
+
+    def planned(self) -> int:
+        """Give how often the planner was asked, by the provider's own bill."""
+        lines = (self.home / "scripted-bill-bank.jsonl").read_text().splitlines()
+        return sum(json.loads(line)["agent"] == PLANNER for line in lines)
 
     def root(self, run: str) -> tuple[int, int | None]:
         """Give what is spent and left of the root's first line."""
@@ -160,9 +167,8 @@ def test_attack_a_planner_that_lies_or_babbles_issues_nothing(tmp_path: Path, pl
     shown = post.shown(waits.run)
     assert () == shown.mandates
     assert shown.refused
-    bill = post.bill()
-    assert "waiting" == post.go(waits.run).status
-    assert bill == post.bill()
+    before = post.planned()
+    assert ("waiting", before) == (post.go(waits.run).status, post.planned())
 
 
 @pytest.mark.req("MANDATE-2")
@@ -179,6 +185,31 @@ def test_a_planner_sees_the_request_alone_and_binds_its_words(tmp_path: Path) ->
     assert {"request", "tools"} == set(said)
     assert 2 == len(body["messages"])
     assert (1, 1) == post.root(waits.run)
+
+
+@pytest.mark.req("MANDATE-2", "MANDATE-4")
+def test_attack_a_cut_between_the_planners_answer_and_its_mandate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Taken up again it is answered from the journal, not asked and paid twice; the mandate is the one of that answer."""
+    post = Post(tmp_path / "p", [[MAIL], [letter(ANN)]], plan=allow([ANN]))
+
+    def cut(*_: Any) -> None:
+        raise StoreError("the disk is gone for a moment")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(issuing, "_write", cut)
+        first = post.go(request=ASKED)
+    assert ("failed", 1) == (first.status, post.planned())
+    done = post.go(first.run)
+    assert ("done", [f"letter {ANN}"], 1) == (done.status, post.calls("letter"), post.planned())
+    asked = [event for event in post.events(first.run, "intent") if event.agent == PLANNER]
+    assert 1 == len(asked)
+    chain = {event.seq: event for event in post.events(first.run)}
+    root = next(event for event in chain.values() if event.kind == "mandate.issued")
+    assert ["finished"] == [chain[seq].kind for seq in root.causes]
+    spends = next(event for event in chain.values() if event.data.get("spent"))
+    assert ["decided", "mandate.issued"] == [chain[seq].kind for seq in spends.causes]
 
 
 @pytest.mark.req("MANDATE-3")
