@@ -53,6 +53,7 @@ __all__ = [
     "open_sandbox",
     "open_store",
     "pause",
+    "untouched",
 ]
 
 DATABASE = choice.DATABASE
@@ -166,6 +167,15 @@ def look(store: Store, fleet: Fleet, *, speaker: Speaker, environ: Mapping[str, 
 
     with contextlib.suppress(Denied):  # that it would be refused is what the list says
         rightful(store, fleet, speaker=speaker, environ=environ, at_us=clock())
+
+
+def untouched(fleet: Fleet, home: Path) -> None:
+    """Make sure that no run of this home wrote the fleet's code, for commands that load it only to look at it; see `engine.rightful`."""
+    from midwatch.engine.rightful import untouched as judged  # noqa: PLC0415 - as in `open`
+
+    if has_store(home):
+        with open_store(home) as store:
+            judged(store, fleet)
 
 
 def backend_of(level: str) -> Backend:

@@ -105,3 +105,17 @@ def test_attack_a_whole_run_begins_under_what_was_endorsed(tmp_path: Path) -> No
     created = bank.events(second.run, "run.created")[0]
     assert [] == list(created.causes)
     assert [] == bank.calls("pay")
+
+
+@pytest.mark.req("OWN-3")
+@pytest.mark.parametrize("words", [("check",), ("reach",), ("policy", "lint"), ("policy", "simulate")])
+def test_attack_code_that_a_run_wrote_is_not_even_looked_at_by_running_it(
+    ground: Ground, words: tuple[str, ...]
+) -> None:
+    """Commands that load tools to tell of them refuse what a run of this home wrote, before it is loaded."""
+    mark = ground.folder.parent / "it-ran"
+    code = f"import pathlib\npathlib.Path({str(mark)!r}).touch()\n"
+    with wiring.open_store(ground.folder.parent / "home") as store:
+        committed(store, ground.folder, "tools.py", code)
+    done = CliRunner().invoke(main, ["--home", str(ground.folder.parent / "home"), *words, str(ground.file)])
+    assert (4, False) == (done.exit_code, mark.exists()), done.output

@@ -40,7 +40,18 @@ from midwatch.sandbox.effects import shown
 from midwatch.store.port import Store, Tx
 from midwatch.tools.contract import ToolContract
 
-__all__ = ["Place", "Standing", "Version", "contracts", "note", "record", "stand", "standing", "withheld_of", "words_of"]
+__all__ = [
+    "Place",
+    "Standing",
+    "Version",
+    "contracts",
+    "note",
+    "record",
+    "stand",
+    "standing",
+    "withheld_of",
+    "words_of",
+]
 
 SLACK_US: Final = 2_000_000
 _ACTING: Final = 50
@@ -243,10 +254,12 @@ def record(tx: Tx, made: Standing, *, at_us: int) -> tuple[int, ...]:
     """
     present(tx, made.speaker)
     now = _again(tx, made)
-    moved = {key for key, row in now.pins.items() if key in made.found and made.pins.get(key, row).digest != row.digest}
-    if any(row.digest != made.found[key].digest for key, row in now.pins.items() if key in moved) or {
-        (version.resource, version.digest) for version in now.inert
-    } != {(version.resource, version.digest) for version in made.inert}:
+    moved = any(
+        row.digest != made.found[key].digest and (key not in made.pins or made.pins[key].digest != row.digest)
+        for key, row in now.pins.items()
+        if key in made.found
+    )
+    if moved or _inert(now) != _inert(made):
         raise Conflict("what the fleet may do was changed or answered while it was loaded; start again")
     counted = [version for version in now.versions if version.state == "endorsed"]
     caused = {row.answered_seq or row.seq for row in now.pins.values() if row.answered_seq is not None}
@@ -299,6 +312,10 @@ def _again(tx: Tx, made: Standing) -> Standing:
         steady=made.steady,
         source=made.source,
     )
+
+
+def _inert(made: Standing) -> set[tuple[Resource, str]]:
+    return {(version.resource, version.digest) for version in made.inert}
 
 
 def _pend(tx: Tx, made: Standing, version: Version, at_us: int) -> None:

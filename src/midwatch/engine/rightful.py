@@ -31,7 +31,7 @@ from midwatch.records.label import OPERATOR, Label, join
 from midwatch.store.port import Store, Tx
 from midwatch.tools.registry import Registry
 
-__all__ = ["FILE", "Rightful", "place_of", "restored", "rightful", "withheld"]
+__all__ = ["FILE", "Rightful", "place_of", "restored", "rightful", "untouched", "withheld"]
 
 FILE: Final[Resource] = ("fleet", "file")
 """A whole file that cannot be read as a fleet: it is shown, and never endorsed."""
@@ -68,7 +68,7 @@ def rightful(store: Store, fleet: Fleet, *, speaker: Speaker, environ: Mapping[s
     found = resources.found_in(fleet)
     place = place_of(fleet)
     steady = _steady(fleet)
-    pinned = fleet.authority == "pinned" or store.read(lambda tx: _was_pinned(tx, place.key))
+    pinned = store.read(lambda tx: _pinned(tx, place.key))
     made = authority.standing(
         store,
         place,
@@ -96,6 +96,20 @@ def rightful(store: Store, fleet: Fleet, *, speaker: Speaker, environ: Mapping[s
         ) from broken
     _certain(other, made)
     return Rightful(other, made, _words(made), _told(made))
+
+
+def untouched(store: Store, fleet: Fleet) -> None:
+    """Make sure that no run of ours wrote code which is about to be loaded only to look at it; nothing is written.
+
+    Raises:
+        Denied: one did, and nobody has endorsed that.
+    """
+    head = store.read(lambda tx: tx.ledger.head())[0]
+    code = {key: each for key, each in resources.found_in(fleet).items() if key[1].startswith(CODE)}
+    place = replace(place_of(fleet), whole=lambda _: False)
+    made = authority.standing(store, place, code, speaker=Speaker("nobody"), pinned=False, head=head)
+    if made.inert:
+        raise authority.refuse(made.inert[0])
 
 
 def withheld(
@@ -172,8 +186,8 @@ def _whole(resource: Resource) -> bool:
     )
 
 
-def _was_pinned(tx: Tx, place: str) -> bool:
-    """Say whether the endorsed version of a fleet is pinned: what unpins it is a change like every other one."""
+def _pinned(tx: Tx, place: str) -> bool:
+    """Say whether a fleet is pinned, as it was endorsed: what pins or unpins it is a change like every other one."""
     for row in tx.authority.newest(place):
         if row.state == "endorsed" and row.resource == ("fleet", "authority") and row.body is not None:
             body = tx.blobs.get(row.body)

@@ -29,6 +29,7 @@ def check(ctx: click.Context, fleet: str, preset: str | None) -> None:
 
     settings: Settings = ctx.obj
     loaded, info = wiring.load_fleet(fleet, preset=preset, environ=os.environ)
+    wiring.untouched(loaded, settings.place)
     errors, warnings, routes = wiring.check_fleet(loaded, os.environ)
     if settings.json:
         body = {"ok": not errors, "fleet": loaded.name, "digest": loaded.digest, "preset": loaded.preset, "info": info}

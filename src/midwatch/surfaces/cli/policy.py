@@ -44,7 +44,7 @@ def lint(ctx: click.Context, fleet: str) -> None:
     from midwatch.containment.policy_lint import check_policies
 
     settings: Settings = ctx.obj
-    loaded, registry = _loaded(fleet)
+    loaded, registry = _loaded(settings, fleet)
     errors, warnings = check_policies(loaded, registry)
     if settings.json:
         told = {
@@ -81,7 +81,7 @@ def explain(settings: Settings, /, fleet: str, **given: Any) -> None:
     """Judge a call that nobody makes, as `containment: enforce` would; without --context, nothing but the request was read."""
     from midwatch.containment.trial import Trial, judge
 
-    loaded, registry = _loaded(fleet)
+    loaded, registry = _loaded(settings, fleet)
     trial = Trial(
         agent=given["agent"],
         tool=given["tool"],
@@ -110,7 +110,7 @@ def test(ctx: click.Context, fleet: str, file: str) -> None:
     from midwatch.containment.trial import judge, read_cases, word_of
 
     settings: Settings = ctx.obj
-    loaded, registry = _loaded(fleet)
+    loaded, registry = _loaded(settings, fleet)
     cases = read_cases(read_yaml(read_file(Path(file)), file))
     told = []
     for case in cases:
@@ -132,11 +132,12 @@ def test(ctx: click.Context, fleet: str, file: str) -> None:
         ctx.exit(1)
 
 
-def _loaded(fleet: str) -> tuple[Fleet, Registry]:
+def _loaded(settings: Settings, fleet: str) -> tuple[Fleet, Registry]:
     from midwatch import wiring
     from midwatch.tools.registry import Registry
 
     loaded, _ = wiring.load_fleet(fleet, environ=os.environ)
+    wiring.untouched(loaded, settings.place)
     return loaded, Registry.load(list(loaded.tools), loaded.base)
 
 
