@@ -3,7 +3,7 @@
 In:   rows. Out: the same; `states` for whoever shows them.
 May import: store.connection. Must not know: when a breaker opens, what it stops.
 Why rows in the home's own store: whoever records how a call ended changes the breaker in that very transaction, and two processes
-that want to probe are told apart by the write lock. See `docs/decisions/0009-breakers-of-our-own.md`.
+that want to probe are told apart by the write lock. See `docs/decisions/0011-breakers-of-our-own.md`.
 """
 
 from __future__ import annotations
