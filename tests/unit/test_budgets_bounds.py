@@ -17,7 +17,7 @@ from midwatch.engine import budgeting, degrading
 from midwatch.engine.bounding import SKEW_US, Bounds
 from midwatch.engine.identity import local
 from midwatch.engine.timing import Meter, Times
-from midwatch.errors import Ambiguous, BoundReached, Denied, NotFound, RunHalted, UsageProblem
+from midwatch.errors import Ambiguous, BoundReached, Denied, NotFound, RunHalted, StoreBusy, UsageProblem
 from midwatch.gates.review import Speaker
 from midwatch.governor import budgets, ladders, scopes
 from midwatch.governor.ladders import Cheaper
@@ -135,6 +135,20 @@ def test_a_clock_that_went_back_opens_no_old_window(grounds: Grounds) -> None:
     with pytest.raises(RunHalted, match="clock"):
         ground.claim("b", tool_calls=1)
     assert 1 == len(ground.store.read(lambda tx: tx.budgets.open_reservations(RUN)))
+
+
+@pytest.mark.req("BUDGET-5")
+def test_a_store_that_cannot_be_reached_stops_the_run(grounds: Grounds, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing can be counted nothing begins: the claim fails, and the run is stopped for good reason."""
+    ground = grounds("{run: {tool_calls: 9}}")
+
+    def gone(*_: object, **__: object) -> None:
+        raise StoreBusy("the store stayed locked")
+
+    monkeypatch.setattr(ground.seg, "store", SimpleNamespace(write=gone, read=gone))
+    with pytest.raises(StoreBusy):
+        ground.claim("a", tool_calls=1)
+    assert ["StoreBusy"] == [type(error).__name__ for error in ground.stopped]
 
 
 @pytest.mark.req("BUDGET-1")
