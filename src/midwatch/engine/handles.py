@@ -5,6 +5,7 @@ Out:  arguments with what their handles hold, or an error in words; a result wit
 May import: trails, containment, tools, records; store (port). Must not know: verdicts, how a call is performed.
 A handle opens for the agent to which a result of its own gave it before it chose this call, and for a synthesis, to which all others hand
 over. Whatever is told of one that does not open is the same, whether it exists or not.
+Why all values are hidden that would add a cause or take away a reader, whoever wrote them: so the context is the same afterwards.
 Why what comes of a call that was given a handle is behind handles as well: the tool may say what it was given.
 Source: CONTAINMENT.md, clauses 4, 5, 9, 16, 22.
 """
@@ -142,7 +143,7 @@ class Handles:
                 contract,
                 name=lambda key: self.name(p, key),
                 label_of=lambda path: self._label(p, path),
-                keep=lambda path: p.named is None and p.recalled is None and _own(contract.out(path)),
+                keep=lambda path: self._kept(p, work.plain, path),
             )
             return shown
 
@@ -161,6 +162,10 @@ class Handles:
         except Exception:  # noqa: BLE001  # nobody can say whose words these are
             return UNKNOWN
         return own if p.named is None else join(own, p.label)
+
+    def _kept(self, p: Passage, plain: Label, path: str) -> bool:
+        """Say whether a field may be read: whoever made the call could have said it, too, so that reading it changes nothing."""
+        return known(p)[0].contract.out(path).role != "credential" and join(plain, self._label(p, path)) == plain
 
     def _failed(self, p: Passage, work: Hidden, performed: Performed) -> Performed:
         error, made = performed.error, self.name(p, "error")
@@ -190,10 +195,6 @@ def kept(tx: Tx, p: Passage, sealed: Envelope) -> tuple[Envelope, dict[str, Any]
 
 def _listed(held: Held) -> dict[str, Any]:
     return {"id": held.id, "path": held.path, "type": held.kind, "causes": held.label.to_json()["causes"]}
-
-
-def _own(out: Any) -> bool:
-    return out.role != "credential" and (out.author in ("service", "caller") or out.creates)
 
 
 def _size(body: Any) -> int:

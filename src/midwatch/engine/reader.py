@@ -55,6 +55,8 @@ class Reader:
         """Carry out one reading."""
         _, checked = known(p)
         wanted, named = checked.arguments["wanted"], checked.arguments["handles"]
+        if not checked.arguments.get("show", True):
+            p.hidden = Hidden(p.plain)  # that it failed is all that is told, as of every call that was given a handle
         refused = self._refused(p, wanted, named)
         if refused is not None or p.named is None or self.ask is None:
             return refused or _error("unavailable", "no model can be asked here")
