@@ -125,8 +125,9 @@ def _programs() -> tuple[Path, dict[str, str]]:
     if elsewhere is not None:
         return Path(elsewhere).resolve().parent, {}
     root = BASE / "root"
-    if not (root / ".complete").exists():
-        _unpack(root)
+    with _locked(".programs"):  # several servers may be started at once
+        if not (root / ".complete").exists():
+            _unpack(root)
     unpacked = sorted((root / "usr/lib/postgresql").glob("*/bin/initdb"))
     if not unpacked:
         raise ServerProblem(f"no `initdb` below {root}; remove {BASE} and try again")
@@ -144,7 +145,7 @@ def _unpack(root: Path) -> None:
     (archives / "partial").mkdir(parents=True)
     root.mkdir(parents=True)
     command = ["apt-get", "-qq", "-y", "-o", "APT::Sandbox::User=root", "-o", f"Dir::Cache::archives={archives}"]
-    command += ["--no-install-recommends", "--download-only", "install", PACKAGE]
+    command += ["-o", "DPkg::Lock::Timeout=60", "--no-install-recommends", "--download-only", "install", PACKAGE]
     if subprocess.run(command, check=False, timeout=200, stdin=subprocess.DEVNULL, stdout=sys.stderr).returncode != 0:
         update = ["apt-get", "-qq", "update"]
         subprocess.run(update, check=False, timeout=120, stdin=subprocess.DEVNULL, stdout=sys.stderr)

@@ -6,7 +6,11 @@ Out:  each test runs with a home of its own, no model key, no colour, and a stab
 Must not know: any room of `midwatch`; a room's fixtures live beside its tests.
 """
 
+import contextlib
+import fcntl
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +33,7 @@ def _clean_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: py
     monkeypatch.setenv("XDG_STATE_HOME", str(home))
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(sys, "path", sys.path[:])  # what one test's fleet imports from is not where the next one's does
     return home
 
 
@@ -49,3 +54,23 @@ def _group(item: pytest.Item) -> str:
     fixtures = () if known is None else known.name2fixturedefs.values()
     shared = any(each.scope in ("class", "module", "package") for found in fixtures for each in found)
     return str(item.path) if shared else ""
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # so that waiting counts towards no time-out
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Let a test that measures time run while no other does, in whichever process: it is marked `alone`."""
+    if not hasattr(item.config, "workerinput"):
+        return (yield)
+    shared = item.config._tmp_path_factory.getbasetemp().parent  # type: ignore[attr-defined]
+    with _turn(shared, alone=item.get_closest_marker("alone") is not None):
+        return (yield)
+
+
+@contextlib.contextmanager
+def _turn(folder: Path, *, alone: bool) -> Iterator[None]:
+    """Hold the machine together with others, or alone; whoever waits to be alone lets nobody in before."""
+    with (folder / "door").open("w") as door, (folder / "room").open("w") as room:
+        fcntl.flock(door, fcntl.LOCK_EX)
+        fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(door, fcntl.LOCK_UN)
+        yield

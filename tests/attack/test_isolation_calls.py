@@ -43,6 +43,7 @@ def inside(profile: SandboxProfile, body: Callable[[Sandbox], Awaitable[T]]) -> 
     return asyncio.run(work())
 
 
+@pytest.mark.alone
 @pytest.mark.req("ISOLATION-1")
 def test_a_tree_that_is_slow_to_stand_still_holds_nobody_up(tmp_path: Path) -> None:
     """A call that leaves much to give back under a small share of the processor is a result, and the loop goes on meanwhile."""

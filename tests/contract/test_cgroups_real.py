@@ -302,6 +302,7 @@ def test_groups_of_a_killed_supervisor_are_swept(ground: Ground | None) -> None:
         assert len(mine.procs()) == 3
 
 
+@pytest.mark.alone
 @pytest.mark.req("CGROUP-7")
 def test_freeze_and_kill_are_quick(ground: Ground | None) -> None:
     """The bars, by the best of five rounds: others work on a shared machine, too. Nobody outlives a kill in any."""

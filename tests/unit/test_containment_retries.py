@@ -123,6 +123,7 @@ def test_a_call_that_names_nothing_is_about_its_tool() -> None:
     assert tree.escalation(attempted("deploy.later", "destructive", [])) is None
 
 
+@pytest.mark.alone
 @pytest.mark.req("RETRY-3")
 def test_a_look_up_costs_the_same_after_ten_thousand_steps() -> None:
     """Refusals and changes are indexed, and the same refusal is kept once."""

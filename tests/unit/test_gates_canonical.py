@@ -186,6 +186,7 @@ def test_nothing_is_found_twice(text: str) -> None:
     assert len(texts) == len(set(texts))
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "text",
     [

@@ -423,6 +423,7 @@ def test_a_word_that_stands_alone_is_always_found(word: str, around: str, role: 
     assert word in words(f"{around} {word} {around}", role)
 
 
+@pytest.mark.alone
 def test_an_ordinary_call_is_read_quickly() -> None:
     """One KiB is read in about a millisecond; the bound here allows for a busy machine."""
     text = ("The team's product line is doing well; see https://example.com/a?b=c for the format. " * 13)[:1024]

@@ -278,6 +278,7 @@ def test_attack_a_read_of_the_open_world_is_egress() -> None:
     assert isinstance(judged(fetch, call, ASKED).verdict, Allowed)
 
 
+@pytest.mark.alone
 @pytest.mark.req("CLAUSE-21")
 def test_a_verdict_is_quick() -> None:
     """Half of the verdicts of a call with a mandate take at most 100 microseconds; here ten times that, for a busy machine."""
