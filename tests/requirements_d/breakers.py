@@ -7,4 +7,5 @@ REQUIREMENTS: dict[str, str] = {
     "BREAKER-4": "An agent that goes round in circles, or fails with whichever tool, is paused.",
     "STOP-1": "A pause or a kill by agent, tool, vertical or all stands until the same is resumed; a kill goes further than a pause.",
     "STOP-2": "What a flag holds begins in no run, old or new, whatever else is resumed.",
+    "STOP-3": "A stop cuts what is under way within a second, lists it as unknown, and charges it in full.",
 }

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from midwatch.engine import stopping
 from midwatch.engine.bounding import Bounds
 from midwatch.engine.breaking import Breaking, Broken
 from midwatch.engine.pacing import pace
-from midwatch.errors import BoundReached, RunHalted
+from midwatch.errors import BoundReached, MidwatchError, RunHalted
 from midwatch.governor import scopes
 from midwatch.governor.watch import HEARTBEAT, living
 
@@ -42,6 +43,10 @@ class Governing:
         seg = self._seg
         await pace(seg, p.actor.agent)
         self.alive(seg.clock())
+        try:
+            seg.store.read(lambda tx: stopping.hold(tx, seg.fleet, seg.run, agent=p.actor.agent, tool=p.name))
+        except MidwatchError as error:
+            raise seg.stop(error) from error
         try:
             await self.bounds.claim(p.actor, p.reservation, lambda _: {"tool_calls": 1})
         except BoundReached as error:
