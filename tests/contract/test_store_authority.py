@@ -56,7 +56,12 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 
 def add(store: Store, *rows: AuthorityRow) -> None:
     """Insert versions."""
-    store.write(lambda tx: [tx.authority.add(row) for row in rows])
+
+    def work(tx: Tx) -> None:
+        for row in rows:
+            tx.authority.add(row)
+
+    store.write(work)
 
 
 def later(number: int, **more: object) -> AuthorityRow:

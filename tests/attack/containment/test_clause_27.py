@@ -282,3 +282,43 @@ def test_each_change_of_authority_raises_the_epoch(grounds: Grounds) -> None:
     assert raised()
     people.add(ground.store, "anna", roles=("admin",), may=("*",), speaker=ANNA, at_us=ground.tick())
     assert raised()
+
+
+_ANSWERS = """
+import sys
+from pathlib import Path
+from midwatch.engine import endorsing
+from midwatch.errors import GateNotUsable
+from midwatch.gates.review import Speaker
+from midwatch.store.sqlite import SqliteStore
+
+store, who = SqliteStore(Path(sys.argv[1])), Speaker("local:x", None, "cli")
+sys.stdin.readline()
+try:
+    if sys.argv[4] == "endorse":
+        endorsing.endorse(store, sys.argv[2], digest=sys.argv[3], speaker=who, at_us=9)
+    else:
+        endorsing.reject(store, sys.argv[2], speaker=who, at_us=9)
+    print("held")
+except GateNotUsable:
+    print("refused")
+store.close()
+"""
+
+
+@pytest.mark.req("OWN-2")
+def test_attack_two_processes_answer_at_the_same_time(grounds: Grounds, tmp_path: Path) -> None:
+    """Of two processes one is heard, and the state is what that one said."""
+    ground = grounds("ws", SqliteStore(tmp_path / "midwatch.db"))
+    ground.start()
+    row, epoch = changed(ground, ground.text.replace(GRANT, WIDER)), ground.epoch()
+    where = [sys.executable, "-c", _ANSWERS, str(tmp_path / "midwatch.db"), row.id, row.digest]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    running = {word: subprocess.Popen([*where, word], **pipes) for word in ("endorse", "reject")}  # type: ignore[call-overload]
+    said = {word: process.communicate("go\n", timeout=60)[0].strip() for word, process in running.items()}
+    assert ["held", "refused"] == sorted(said.values())
+    state = ground.store.read(lambda tx: tx.authority.find(row.id)).state
+    assert {"endorse": "endorsed", "reject": "rejected"}[
+        next(word for word, out in said.items() if out == "held")
+    ] == state
+    assert epoch + 1 == ground.epoch()
