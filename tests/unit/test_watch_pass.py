@@ -237,3 +237,27 @@ def test_dead_runs_are_marked_once_and_reported(store: Store) -> None:
     assert (0, ["mark interrupted"]) == (passed.live, [item["action"] for item in passed.acted])
     assert () == watch_once(store, pid=1, now=NOW + 1).acted
     assert orjson.dumps(dict(acted(store)[0].data))
+
+
+@pytest.mark.req("WATCH-9")
+@pytest.mark.parametrize("action", ["pause", "kill"])
+def test_an_agent_that_burns_more_each_day_stands_still_in_every_run_where_that_was_declared(
+    store: Store, action: Any
+) -> None:
+    """There is no run to blame: a flag on the agent, which a person lifts; the event says why."""
+    store.write(lambda tx: remember(tx, "plain", GovernorSpec(policies={"burn": WatchSpec(action)})))
+    day = 86_400_000_000
+
+    def work(tx: Any) -> None:
+        for number in range(13):
+            cost = 1_000_000 if number < 8 else 8_000_000
+            data = {"route": "smart", "ok": True, "usage": {"input": 1000, "output": 0}, "cost": cost}
+            tx.ledger.append(EventDraft("finished", RUN, NOW + number * day, data, agent="hand"))
+
+    store.write(work)
+    acted_now = study(store, now=NOW + 12 * day).acted
+    assert [(action, "burn", "cost")] == [(item["action"], item["policy"], item["metric"]) for item in acted_now]
+    (flag,) = store.read(lambda tx: tx.flags.list())
+    assert ("agent:hand", "plain", action, "governor") == (flag.scope, flag.fleet, flag.kind, flag.by)
+    assert acted_now[0]["reason"] in flag.reason
+    assert None is store.read(lambda tx: tx.runs.halt(RUN))

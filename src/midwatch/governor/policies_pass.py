@@ -26,6 +26,7 @@ from midwatch.governor.policies import Verdict, judge
 from midwatch.records.decision import Halt, HaltKind
 from midwatch.records.event import EventDraft
 from midwatch.store.baselines import Throttle
+from midwatch.store.flags import Flag, FlagKind
 from midwatch.store.port import Store, Tx
 
 __all__ = ["BY", "SPEC_PREFIX", "Sample", "Studied", "remember", "study"]
@@ -36,6 +37,8 @@ EVENTS: Final = 2000
 _TRIES: Final = 3
 _OLD_US: Final = 3_600_000_000
 """What happened longer ago, in runs that are over, is learned from and not told any more."""
+_OF_AGENT: Final = frozenset({"burn"})
+"""Findings on an agent as such, with no run to blame: the agent stands still in every run of its fleet, until a person lets it go on."""
 _MINUTE_US: Final = 60_000_000
 SPEC_PREFIX: Final = "governor.spec/"
 """Of the settings that hold what fleets say of their policies."""
@@ -199,11 +202,14 @@ def _act(tx: Tx, subject: str, spec: WatchSpec, verdict: Verdict, now: int) -> l
     if not going and now - verdict.at_us > _OLD_US:
         return []
     stops = verdict.action in ("pause", "kill")
-    targets = (going or verdict.runs[:1]) if stops else verdict.runs[:1]
+    whole = stops and verdict.policy in _OF_AGENT
+    targets = (going or verdict.runs[:1]) if stops and not whole else verdict.runs[:1]
     done: list[Mapping[str, Any]] = []
     for run in targets:
         action: str = verdict.action
-        if stops:
+        if whole:
+            action = _flag(tx, subject, verdict, now)
+        elif stops:
             action = _halt(tx, run, verdict, now) if run in going else "warn"
         data: dict[str, Any] = {
             "action": action,
@@ -223,6 +229,14 @@ def _act(tx: Tx, subject: str, spec: WatchSpec, verdict: Verdict, now: int) -> l
         tx.ledger.append(EventDraft("governor.acted", run, now, data, agent=verdict.agent, causes=(verdict.seq,)))
         done.append({**data, "run": run, "agent": verdict.agent})
     return done
+
+
+def _flag(tx: Tx, subject: str, verdict: Verdict, now: int) -> str:
+    """Stop the agent in every run of its fleet; gives what was done: nothing where as much stood before."""
+    kind: FlagKind = "kill" if verdict.action == "kill" else "pause"
+    fleet = subject.partition("/")[0]
+    flag = Flag(f"agent:{verdict.agent}", fleet, kind, f"{verdict.policy}: {verdict.reason}", BY, now)
+    return kind if tx.flags.raise_(flag) else "warn"
 
 
 def _halt(tx: Tx, run: str, verdict: Verdict, now: int) -> str:
