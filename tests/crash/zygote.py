@@ -29,7 +29,18 @@ from typing import Any
 
 from midwatch import wiring
 from midwatch.containment import credentials
-from midwatch.engine import gating, kernel, model_call, nodes, pipeline, releasing, runner, staging
+from midwatch.engine import (
+    gating,
+    governing,
+    journaling,
+    kernel,
+    model_call,
+    nodes,
+    pipeline,
+    releasing,
+    runner,
+    staging,
+)
 from midwatch.governor.watch import HEARTBEAT
 from midwatch.graph import saver, team
 from midwatch.models import assembly, openai, routes, scripted, sdk, tokens
@@ -48,9 +59,9 @@ PLACES: dict[str, tuple[Any, str]] = {
     "tool.journalled": (pipeline.Pipeline, "_journalled"),
     "tool.provenance": (pipeline.Pipeline, "_provenance"),
     "tool.containment": (pipeline.Pipeline, "_containment"),
-    "tool.governor": (pipeline.Pipeline, "_governor"),
+    "tool.governor": (governing.Governing, "reserve"),
     "tool.gates": (gating.Gating, "decide"),
-    "tool.journal": (pipeline.Pipeline, "_journal"),
+    "tool.journal": (journaling.Journal, "begin"),
     "tool.perform": (pipeline.Pipeline, "_perform"),
     "tool.call": (urllib.request, "urlopen"),
     "tool.envelope": (envelope, "seal"),
