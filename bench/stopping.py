@@ -12,12 +12,14 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from midwatch import wiring
 from midwatch.engine import stops
 from midwatch.errors import MidwatchError
 from midwatch.governor.watch import HEARTBEAT
+from midwatch.records.event import Event
 from midwatch.store.port import Store
 from tests.e2e.trial import DONE, FLEET, TOOLS, _scenario, call
 
@@ -73,14 +75,16 @@ def _trials(place: Path, trials: int) -> list[tuple[str, int]]:
                 stops.stop(store, scope, kind=kind, **more)  # type: ignore[arg-type]
             head = store.read(lambda tx: tx.ledger.head()[0])
             time.sleep(SETTLED_S)
-            events = store.read(
-                lambda tx, head=head: tx.ledger.read(after=head, kinds=("intent", "finished"), limit=100_000)
-            )  # type: ignore[misc]
+            events = _since(store, head)
             mine = [event for event in events if _meant(what, run, event.run, event.data)]
             found.append((what, max([0, *((event.at_us - at) // 1000 for event in mine)])))
             if not what.endswith("run"):
                 stops.lift(store, scope, by="bench", reason="next", at_us=wiring.clock())
     return found
+
+
+def _since(store: Store, head: int) -> Sequence[Event]:
+    return store.read(lambda tx: tx.ledger.read(after=head, kinds=("intent", "finished"), limit=100_000))
 
 
 def _meant(what: str, run: str, other: str | None, data: object) -> bool:
