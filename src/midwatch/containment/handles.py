@@ -6,7 +6,7 @@ May import: `provenance`, `roles`, `slots`, records, tools' contract. Must not k
 
     h:1f0c…   32 hex digits of a digest over run, agent, call and place: the same after a restart, another one in every other run
 
-Why the label of what a handle holds is never made better: whoever wrote the value chose it, also where the same value stands in the request.
+Why the label of what a handle holds is never made better: whoever wrote the value chose it, even where the request holds the same one.
 Why only a whole text is a handle: what merely contains one is text that somebody wrote around it. Keys are never handles.
 Source: CONTAINMENT.md, clauses 4, 9, 16, 22; CaMeL (arXiv 2503.18813) and FIDES (2505.23643), values that a planner does not see.
 """
