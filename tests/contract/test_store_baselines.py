@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from midwatch.governor.watch import Passed, watch_once
 from midwatch.store.baselines import Throttle
 from midwatch.store.port import Beat, Store
 from tests.contract.test_store_conformance import ADAPTERS
+from tests.unit.test_watch_pass import NOW, RUN, acted, loop, row
 
 
 @pytest.fixture(params=sorted(ADAPTERS))
@@ -58,9 +61,35 @@ def test_every_governor_beats_under_its_own_name(store: Store) -> None:
         store.read(lambda tx: tx.watch.beats("governor"))
     )
     store.write(lambda tx: tx.watch.silence("governor", before_us=9))
-    store.write(
-        lambda tx: tx.watch.silence("governor/b", before_us=99) or tx.watch.beat("governor/b/2", pid=1, at_us=9)
-    )
+    store.write(lambda tx: tx.watch.silence("governor/b", before_us=99))
+    store.write(lambda tx: tx.watch.beat("governor/b/2", pid=1, at_us=9))
     store.write(lambda tx: tx.watch.silence("governor/b/", before_us=99))
     assert ["governor/b/2"] == [beat.name for beat in store.read(lambda tx: tx.watch.beats("governor"))]
     assert all(store.read(lambda tx: (tx.watch.last("other"), tx.watch.last("governors"))))
+
+
+@pytest.mark.req("WATCH-8")
+def test_many_governors_at_once_act_once_whatever_the_store(store: Store) -> None:
+    """Four of them, pass after pass beside each other: every event is taken in once, the run is halted once, the chain is sound."""
+    store.write(lambda tx: tx.blobs.put(b"{}"))
+    store.write(lambda tx: tx.runs.create(row(RUN)))
+    store.write(lambda tx: tx.fences.take(RUN, owner="w", at_us=NOW, ttl_us=10**12))
+    loop(store, 230)
+    passed: list[Passed] = []
+    start = threading.Barrier(4, timeout=60)
+
+    def govern(number: int) -> None:
+        start.wait()
+        for step in range(8):
+            name = f"governor/m{number}/1"
+            passed.append(watch_once(store, pid=1, now=NOW + step, name=name, most=50))
+
+    threads = [threading.Thread(target=govern, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert (32, 230) == (len(passed), sum(item.read for item in passed))
+    assert [("pause", "loop")] == [(event.data["action"], event.data["policy"]) for event in acted(store)]
+    assert 4 == len(store.read(lambda tx: tx.watch.beats("governor")))
+    assert store.read(lambda tx: tx.ledger.verify()).ok
