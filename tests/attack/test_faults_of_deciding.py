@@ -21,9 +21,9 @@ from midwatch.records.decision import Allowed, Denied
 from midwatch.records.label import Cause, label
 from midwatch.sandbox.effects import Change
 from midwatch.tools.contract import ArgContract, ToolContract
-from tests.scenario.bank import PAY, Bank
+from tests.scenario.bank import PAY, Bank, Call
 
-MAIL = ("ops_mail", {})
+MAIL: Call = ("ops_mail", {})
 PARTS = [
     ("midwatch.containment.grants", "decide"),
     ("midwatch.engine.containing", "decide"),
@@ -106,6 +106,7 @@ def test_a_detector_that_raises_or_answers_nonsense_makes_it_a_grant() -> None:
     """What it should have judged counts as granting; another one that knows the file harmless does not take that away."""
     plain = File(Change("created", "notes.txt", "file", 0o644, 1), None, b"x")
     assert () == judge(plain).grants
+    broken: Any
     for broken in (_broken, lambda _: ["fine"], lambda _: None):
         assert judge(plain, (Detector("mine", lambda _: True, broken),)).grants
     assert judge(plain, (Detector("mine", _broken, lambda _: ()),)).grants

@@ -29,7 +29,9 @@ from midwatch.config.file_types import (
 
 __all__ = ["BoundFile", "CommitTargetFile", "Contained", "ContainmentFile", "PolicyFile", "SourceFile"]
 
-Executor = Annotated[str, StringConstraints(pattern=r"^(?:nobody|operator|(?:person|agent):[A-Za-z0-9][A-Za-z0-9._:-]{0,62})$")]
+Executor = Annotated[
+    str, StringConstraints(pattern=r"^(?:nobody|operator|(?:person|agent):[A-Za-z0-9][A-Za-z0-9._:-]{0,62})$")
+]
 
 
 class SourceFile(Block):
@@ -95,7 +97,9 @@ class BoundFile(Block):
 class CommitTargetFile(Block):
     """Who executes what is committed to a place. All targets that match a path count; a path that none matches counts as the operator's."""
 
-    paths: Lines = Field(description="Patterns of paths below the workspace, such as `docs/**`; `*` stays between two `/`.")
+    paths: Lines = Field(
+        description="Patterns of paths below the workspace, such as `docs/**`; `*` stays between two `/`."
+    )
     executed_by: Executor = Field(
         description="`nobody`: it is only read. `agent:NAME`: in that agent's sandbox. `operator` or `person:NAME`: with all their rights."
     )
@@ -133,7 +137,8 @@ class ContainmentFile(Block):
     )
     reads: int = Field(20, ge=0, le=10_000, description="How often a run may ask the isolated reader.")
     commits: Annotated[tuple[CommitTargetFile, ...], BeforeValidator(rows)] = Field(
-        (), description="Who executes what the fleet's own commit writes, by place; whoever has most rights there unless given."
+        (),
+        description="Who executes what the fleet's own commit writes, by place; whoever has most rights there unless given.",
     )
 
 

@@ -101,7 +101,9 @@ def check_commits(draft: Draft) -> Iterator[Problem]:
             message = f"there is no agent `{name}`; known: {known}"
             yield draft.problem((*place, index, "executed_by"), message, "unknown-agent")
         if not target.paths:
-            yield draft.problem((*place, index, "paths"), "`paths` is empty, so this says nothing; fill it", "empty-commits")
+            yield draft.problem(
+                (*place, index, "paths"), "`paths` is empty, so this says nothing; fill it", "empty-commits"
+            )
         wide = [path for path in target.paths if set(path) <= {"*", "/"}]
         if wide and kind == "nobody":
             message = f"`{wide[0]}` would say of every file that nobody executes it; name the places that are only read"
