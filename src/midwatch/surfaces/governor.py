@@ -43,9 +43,10 @@ def main() -> int:
     parser.add_argument("--period-us", type=int, default=int(PERIOD_S * 1e6))
     asked = parser.parse_args()
     home: Path = asked.home
+    launcher = beat_name(socket.gethostname(), os.getpid())
     try:
         with open_store(home) as store:
-            watch_once(store, pid=os.getpid(), now=clock(), name=beat_name(socket.gethostname(), os.getpid()))
+            watch_once(store, pid=os.getpid(), now=clock(), name=launcher)
     except MidwatchError as error:
         sys.stderr.write(f"governor: {error}\n")
         return 1
@@ -53,7 +54,9 @@ def main() -> int:
         return 0
     os.setsid()
     try:
-        watch(home, period_s=asked.period_us / 1e6, over=threading.Event(), idle_passes=IDLE_PASSES)
+        watch(
+            home, period_s=asked.period_us / 1e6, over=threading.Event(), idle_passes=IDLE_PASSES, instead_of=launcher
+        )
     except MidwatchError as error:
         sys.stderr.write(f"governor: {error}\n")
         return 1
@@ -66,9 +69,13 @@ def watch(
     period_s: float,
     over: threading.Event,
     idle_passes: int | None = None,
+    instead_of: str | None = None,
     tell: Callable[[Passed], None] = lambda _: None,
 ) -> None:
     """Pass after pass, until `over` is set, or no run was live for so many passes.
+
+    Args:
+        instead_of: the name under which whoever launched this process beat; taken back once this one has beaten itself.
 
     Raises:
         MidwatchError: the store cannot be used; the heartbeat goes stale, and effects stop.
@@ -82,6 +89,9 @@ def watch(
         try:
             while not over.is_set() and (idle_passes is None or idle < idle_passes):
                 passed = watch_once(store, pid=pid, now=clock(), name=name, samples=samples(home))
+                if instead_of is not None:
+                    _leave(store, instead_of)
+                    instead_of = None
                 tell(passed)
                 owed = messenger.busy and messenger.is_alive()
                 idle = 0 if passed.live or passed.behind or owed else idle + 1
