@@ -15,8 +15,8 @@ from click.testing import CliRunner, Result
 import midwatch
 from midwatch import wiring
 from midwatch.engine import quarantine
+from midwatch.engine.governing import Governing
 from midwatch.engine.identity import local
-from midwatch.engine.pipeline import Pipeline
 from midwatch.gates.review import Speaker
 from midwatch.records.run import RunResult
 from midwatch.surfaces.cli import main
@@ -176,15 +176,15 @@ def test_a_quarantine_that_comes_after_the_check_still_stops_the_call(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stage 2 let it pass; the transaction in which it would begin does not, and nothing of it is left."""
-    real = Pipeline._governor
+    real = Governing.reserve
 
-    def late(self: Pipeline, passage: Any) -> Any:
+    def late(self: Governing, passage: Any) -> Any:
         store, run = self._seg.store, self._seg.run
         plan = store.read(lambda tx: tx.ledger.read(run=run, kinds=("plan",)))[0].seq
         quarantine.quarantine(store, plan, speaker=ANN, reason="late", at_us=wiring.clock())
         return real(self, passage)
 
-    monkeypatch.setattr(Pipeline, "_governor", late)
+    monkeypatch.setattr(Governing, "reserve", late)
     stopped = place.run("write")
     assert (True, False) == ("`local:ann`: late" in str(stopped.error_message), (place.work / "notes").exists())
     begun = place.ask(lambda store: store.read(lambda tx: tx.ledger.read(run=stopped.run, kinds=("intent",))))

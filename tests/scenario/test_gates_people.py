@@ -11,8 +11,8 @@ import pytest
 from midwatch import wiring
 from midwatch.engine import answering, control
 from midwatch.engine.identity import identify
+from midwatch.engine.journaling import Journal
 from midwatch.engine.passage import Passage
-from midwatch.engine.pipeline import Pipeline
 from midwatch.errors import Denied, GateNotUsable, NotFound, UsageProblem
 from midwatch.gates.review import Speaker
 from midwatch.records.principal import new_token
@@ -321,16 +321,16 @@ def test_an_edit_at_the_very_moment_of_use_is_asked_about(tmp_path: Path, monkey
     office = Office(tmp_path, [[SHOP]])
     waiting = office.run()
     office.say(waiting.gates[0])
-    journal = Pipeline._journal
+    begin = Journal.begin
 
-    async def late(self: Pipeline, p: Passage) -> object:
+    async def late(self: Journal, p: Passage) -> object:
         gate = self._seg.store.read(lambda tx: tx.gates.get(p.effect))
         assert gate is not None
         self._seg.store.write(lambda tx: tx.gates.amend(replace(gate, nonce="n" * 32, digest="d", status="open")))
-        return await journal(self, p)
+        return await begin(self, p)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Pipeline, "_journal", late)
+        patched.setattr(Journal, "begin", late)
         again = office.run(waiting.run)
     assert ("waiting", waiting.gates, []) == (again.status, again.gates, office.calls())
 
