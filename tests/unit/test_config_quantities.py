@@ -62,7 +62,7 @@ def test_a_quantity_is_read_exactly(parse: Parse, written: object, read: int) ->
 @pytest.mark.parametrize(
     ("parse", "written"),
     [(parse, bad) for parse, rows in NO_QUANTITIES for bad in rows],
-    ids=repr,
+    ids=lambda value: getattr(value, "__name__", repr(value)),
 )
 def test_what_is_no_quantity_is_refused(parse: Parse, written: object) -> None:
     """No unit, a sign, a fraction that is lost, another script's digits, a newline: the value is not guessed."""
