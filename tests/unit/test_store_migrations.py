@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from midwatch import wiring
+from midwatch.config.fleet import Fleet
 from midwatch.engine import control
 from midwatch.errors import StoreBusy, StoreError, StoreTooNew
 from midwatch.records.run import RunResult
@@ -161,6 +162,19 @@ def test_the_old_chain_verifies_against_its_old_head(home: Path) -> None:
     with wiring.open_store(home) as store:
         report = store.read(lambda tx: tx.ledger.verify(expected_head=HEAD))
         assert (True, 92) == (report.ok, report.events)
+
+
+@pytest.mark.req("STORE-8")
+@pytest.mark.parametrize("stored", ["home_r1", "home_r2", "home_r3"])
+def test_an_old_fleet_means_what_it_meant(stored: str) -> None:
+    """Fields that came to the format since then change no digest of a file that says nothing of them."""
+    place = FIXTURE.parent / stored
+    raw = sqlite3.connect(":memory:")
+    raw.executescript(gzip.decompress((place / "home.sql.gz").read_bytes()).decode())
+    made = set(raw.execute("SELECT fleet_digest, policy_digest FROM run"))
+    raw.close()
+    fleet = Fleet.load(place, environ={})
+    assert made == {(fleet.digest, fleet.policy_digest)}
 
 
 @pytest.mark.req("STORE-8")

@@ -84,9 +84,14 @@ _LATER: Final[Mapping[str, Any]] = {
     "policies": (),
     "containment": ContainmentSpec(),
     "authority": "running",
+    "breakers": BreakersSpec(),
 }
 """Blocks that the format did not have from the start, and what they are when a file says nothing: left out of digests then, so
-that a run which waits goes on under a newer version. Fields of specs say the same with `metadata={"later": True}`."""
+that a run which waits goes on under a newer version. Fields of specs say the same with `metadata={"later": True}`; a field whose
+default was another value once says that value with `metadata={"was": VALUE}`, which stands for it in digests."""
+
+_GONE: Final[Mapping[type, Mapping[str, Any]]] = {BudgetSpec: {"others": {}}}
+"""Fields that specs had once, as they were when a file said nothing: digests still hold them."""
 
 DEFAULT_BACKEND: Final[Backend] = "bubblewrap"
 """What holds the tools of a fleet that says nothing about it: a machine that cannot do that refuses the run."""
@@ -343,11 +348,7 @@ def _digest(value: object, base: Path) -> str:
 def _plain(value: object, base: Path) -> Any:
     """Turn specs into JSON. Paths become relative to `base`, so that the same folder elsewhere has the same digest."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            item.name: _plain(getattr(value, item.name), base)
-            for item in dataclasses.fields(value)
-            if not (item.metadata.get("later") and getattr(value, item.name) == _default(item))
-        }
+        return {**_GONE.get(type(value), {}), **_fields(value, base)}
     if isinstance(value, Mapping):
         return {str(key): _plain(child, base) for key, child in value.items()}
     if isinstance(value, list | tuple):
@@ -356,6 +357,18 @@ def _plain(value: object, base: Path) -> Any:
         root = base.resolve()
         return value.relative_to(root).as_posix() if value.is_relative_to(root) else str(value)
     return value
+
+
+def _fields(value: Any, base: Path) -> dict[str, Any]:
+    found = {}
+    for item in dataclasses.fields(value):
+        said = getattr(value, item.name)
+        silent = ("later" in item.metadata or "was" in item.metadata) and said == _default(item)
+        if not silent:
+            found[item.name] = _plain(said, base)
+        elif "was" in item.metadata:
+            found[item.name] = item.metadata["was"]
+    return found
 
 
 def _default(item: dataclasses.Field[Any]) -> Any:

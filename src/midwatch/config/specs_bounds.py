@@ -27,7 +27,7 @@ class Limits:
     cost: int | None = None
     tool_calls: int | None = None
     wall: int | None = None
-    working: int | None = None
+    working: int | None = field(default=None, metadata={"later": True})
 
     def amounts(self) -> dict[Unit, int]:
         """Give the bounds that are set, by unit."""
@@ -71,7 +71,7 @@ class BudgetSpec:
     scope: str
     caps: Mapping[Unit, int]
     per: Per | None = None
-    degrade: tuple[Rung, ...] = ()
+    degrade: tuple[Rung, ...] = field(default=(), metadata={"was": None})
     shadow: bool = False
 
 
