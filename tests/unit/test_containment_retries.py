@@ -136,3 +136,11 @@ def test_a_look_up_costs_the_same_after_ten_thousand_steps() -> None:
     for _ in range(1000):
         assert tree.escalation(again) is not None
     assert 0.2 > time.perf_counter() - begun
+
+
+@pytest.mark.req("RETRY-1")
+def test_a_change_that_is_read_late_hides_none_that_came_after_the_refusal() -> None:
+    """What a sandbox left is looked at only when it matters, so an early change may be told last; the later one counts all the same."""
+    found = after(depended=None, changes=[(20, "late"), (3, "early")]).escalation(at("etc/x", kind="path"))
+    assert found is not None
+    assert (10, 20, "late") == (found.refused, found.changed, found.resource)

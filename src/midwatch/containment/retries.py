@@ -10,7 +10,7 @@ Source: CONTAINMENT.md, clause 30; denials as facts of the graph: arXiv 2604.040
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -111,8 +111,8 @@ class Retries:
     def changed(self, seq: int, resource: str, *, by_person: bool = False) -> None:
         """Keep an effect on an authority resource; what a person did, or endorsed, gives nobody power of their own."""
         if not by_person:
-            self._changes.setdefault(resource, []).append(seq)
-            self._all.append((seq, resource))
+            insort(self._changes.setdefault(resource, []), seq)  # what a call did may be read long after it was done
+            insort(self._all, (seq, resource))
 
     def overruled(self, seq: int) -> None:
         """Forget a refusal that a person with the reach has since said yes to."""

@@ -4,7 +4,8 @@ In:   the ledger of the run; a passage past containment, a request at the broker
 May import: containment, granting, staged, records, tools; store (port). Must not know: gates, budgets, how a call is performed.
 
     refused    by containment or at a gate; 401, 403, EACCES, EPERM of a tool; an answer, or the broker's own no, to a sandbox's request
-    changed    a call that grants authority, a file or a request that a detector says does, an argument that leads to such a place
+    changed    a call that grants authority, a file or a request that a detector says does, an argument that leads to such a place;
+               a version of our own authority that waited, and was answered
     the same   resource and effect class, by any tool or agent of the run: asked of a person where the fleet enforces, else written down
 
 Why from the ledger alone: it is read on from where it was last read, so after a wait, a kill and in another process the answer is the same.
@@ -66,6 +67,7 @@ _KINDS: Final = ("intent", "finished", "gate.used", "run.resumed")
 _PAGE: Final = 1000
 _READS: Final = ("GET", "HEAD", "OPTIONS")
 _TAIL: Final = 4_000
+_MOST_VERSIONS: Final = 1_000_000
 _SAID: Final = re.compile(
     r"PermissionError|\bE(?:ACCES|PERM)\b|\[Errno (?:1|13)\]|(?i:permission denied|operation not permitted)"
     r"|\b40[13]\b.{0,3}(?i:unauthori[sz]ed|forbidden)|(?i:unauthori[sz]ed|forbidden).{0,20}\b40[13]\b"
@@ -87,42 +89,49 @@ class Outcomes:
         self._retries = Retries()
         self._unread: list[Event] = []
         self._changing: dict[str, list[str]] = {}
-        self._read = self._denials = 0
+        self._read = self._denials = self._epoch = 0
+        self._versions: set[str] = set()
         self._told: set[str] = set()
         self._lock = threading.RLock()
         segment.staging.bars = self.barred
 
     # -------------------------------------------------------------------------------------------------- at stage 3
 
-    def probed(self, p: Passage) -> None:
+    def probed(self, p: Passage) -> Denied | None:
         """Stop a run that was denied as often as it may be; a person who resumes it lets it try anew.
 
         Raises:
-            Halted: as said, or the ledger cannot be read.
+            Halted: as said, or the store does not answer.
         """
         try:
             self._seg.store.read(self._fold)
         except MidwatchError as error:
             raise self._seg.stop(error) from error
+        except Exception as fault:  # noqa: BLE001  # a guard that fails must not let pass, nor harm a run that only records
+            return self._unjudged(p, fault)
         if self._denials >= MOST_DENIALS:
             p.mark("outcomes", "stop", denials=self._denials)
             reason = f"this run was denied {self._denials} times; look at what it tries (`midwatch trace`), then resume or cancel it"
             raise self._seg.stop(RunHalted(reason))
+        return None
 
     def rule(self, p: Passage) -> Denied | None:
         """Judge a call that containment lets pass. What is found waits for a person, or is denied where there is none."""
-        enforced = self._seg.fleet.containment.mode == "enforce"
         try:
             found = self._found(p)
-        except Exception as fault:  # noqa: BLE001  # a guard that fails must not let pass, nor harm a run that only records
-            p.mark("outcomes", "deny" if enforced else "pass", unjudged=type(fault).__name__)
-            return Denied(f"the call could not be judged ({type(fault).__name__})", BY) if enforced else None
+        except Exception as fault:  # noqa: BLE001  # as in `probed`
+            return self._unjudged(p, fault)
         if found is None:
             return None
-        if not enforced:
+        if self._seg.fleet.containment.mode != "enforce":
             p.mark("outcomes", "pass", would="ask", reason=found.reason(), escalation=found.to_json())
             return None
         return self._held(p, found)
+
+    def _unjudged(self, p: Passage, fault: Exception) -> Denied | None:
+        enforced = self._seg.fleet.containment.mode == "enforce"
+        p.mark("outcomes", "deny" if enforced else "pass", unjudged=type(fault).__name__)
+        return Denied(f"the call could not be judged ({type(fault).__name__})", BY) if enforced else None
 
     def recheck(self, tx: Tx, p: Passage) -> None:
         """Judge once more in the transaction of the intent: another call may have changed something since.
@@ -213,6 +222,17 @@ class Outcomes:
                 for event in page:
                     self._take(tx, event)
                     self._read = event.seq
+            epoch = tx.authority.epoch()
+            if epoch != self._epoch:  # what people answered of our own authority stands in no run's part of the ledger
+                self._answered(tx)
+                self._epoch = epoch
+
+    def _answered(self, tx: Tx) -> None:
+        """Count what waited of our own authority and was answered: a person's word adds a person, and takes away no cause."""
+        for row in tx.authority.list(states=("endorsed", "rejected"), limit=_MOST_VERSIONS):
+            if row.answered_seq is not None and row.id not in self._versions:
+                self._versions.add(row.id)
+                self._retries.changed(row.answered_seq, f"{row.kind}/{row.name}")
 
     def _take(self, tx: Tx, event: Event) -> None:
         data = event.data

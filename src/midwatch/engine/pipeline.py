@@ -274,8 +274,8 @@ class Pipeline:
 
     # 3 containment
     def _containment(self, p: Passage) -> Answered | None:
-        self._outcomes.probed(p)
-        denied = self._containing.rule(p) or acquiring.rule(self._seg, p) or self._outcomes.rule(p)
+        seg, outcomes = self._seg, self._outcomes
+        denied = outcomes.probed(p) or self._containing.rule(p) or acquiring.rule(seg, p) or outcomes.rule(p)
         return None if denied is None else self._record.refuse(p, "denied", denied.reason, hint=denied.hint)
 
     # 7 perform
@@ -284,7 +284,7 @@ class Pipeline:
         if not self._containing.moved(p):
             return None
         p.started_us = self._seg.clock()
-        return perform.Performed(value=None, error=ErrorBody("denied", MOVED), detail=None, duration_us=0, began=False)
+        return perform.Performed(value=None, error=ErrorBody("conflict", MOVED), detail=None, duration_us=0, began=False)
 
     async def _perform(self, p: Passage, turn: Turn) -> perform.Performed:
         tool, checked = known(p)

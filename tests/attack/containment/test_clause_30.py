@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from midwatch import wiring
+from midwatch.engine.containing import Containing
 from midwatch.engine.outcomes import Outcomes
+from midwatch.records.authority import AuthorityRow, AuthorityState
+from midwatch.records.event import EventDraft
 from midwatch.store.port import Tx
 from tests.scenario.bank import TOOLS, Bank, Call
 from tests.scenario.studio import Host, Studio
@@ -222,3 +227,76 @@ def test_a_request_that_a_host_refused_does_not_leave_again_after_a_change(
         studio.rules("gates: []", "gates: []\ncontainment: enforce\n" + ALL)
         studio.carry()
     assert ["/gold"] * seen == [item[1] for item in host.seen]
+
+
+BELL: Call = ("ops_ring", {"service": "desk"})
+OURS = AuthorityRow(
+    id="a" * 16,
+    place="/w/fleet.yaml",
+    fleet="bank",
+    kind="grants",
+    name="grants",
+    number=1,
+    digest="d" * 64,
+    predecessor=None,
+    state="pending",
+    body=None,
+    source=None,
+    label="{}",
+    why="a run wrote it",
+    asked_by="",
+    by="run",
+    at_us=1,
+    seq=1,
+    seen_seq=1,
+)
+
+
+def _answered(place: Bank, state: AuthorityState, *, waited: bool) -> None:
+    """Let a version of the fleet's own authority count, or not: one that waited for a person's word, or one that a person brought in."""
+
+    def work(tx: Tx) -> None:
+        said = tx.ledger.append(EventDraft("authority.endorsed", None, 1, {"versions": []}))
+        tx.authority.add(replace(OURS, state="pending" if waited else state, seq=said))
+        if waited:
+            tx.authority.answer(OURS.id, state=state, by="ann", at_us=2, seq=said)
+        tx.authority.raise_epoch()
+
+    with wiring.open_store(place.home) as store:
+        store.write(work)
+
+
+@pytest.mark.req("CLAUSE-30")
+@pytest.mark.parametrize(
+    ("state", "waited", "ends"),
+    [("endorsed", True, "waiting"), ("rejected", True, "waiting"), ("endorsed", False, "done")],
+)
+def test_a_word_about_what_waited_of_our_own_authority_is_a_change(
+    tmp_path: Path, state: AuthorityState, waited: bool, ends: str
+) -> None:
+    """Refused, then somebody endorses what a run wrote, then the same: it asks, and names the version. What a person wrote asks nobody."""
+    place = bank(tmp_path, [VAULT], [BELL], [VAULT])
+    place.change("gates: [", 'gates: [{when: {tool: ["ops.ring"]}, ask: operator, timeout: 15m}, ')
+    place.change('exempt: [{tool: ["ops.*", "files.*"]}]', 'exempt: [{tool: ["ops.vault"]}]')
+    run = place.go().run
+    _answered(place, state, waited=waited)
+    done = place.answer(run)
+    assert (ends, 2 if ends == "done" else 1) == (done.status, len(place.calls("vault")))
+    assert (ends == "waiting") == any("grants/grants" in card["reason"] for card in place.cards(run))
+
+
+@pytest.mark.req("CLAUSE-30")
+def test_what_was_moved_under_a_call_that_had_begun_is_no_refusal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody said no: the call met a change of another one. It says `conflict`, and the same after a change of authority asks nobody."""
+    seen: list[object] = []
+
+    def moved(self: Containing, p: object) -> bool:
+        seen.append(p)
+        return len(seen) == 1
+
+    monkeypatch.setattr(Containing, "moved", moved)
+    place = bank(tmp_path, [VAULT], [KEYS], [VAULT])
+    done = place.go()
+    assert ("done", ["conflict", None, None]) == (done.status, place.codes(done.run))
