@@ -40,6 +40,7 @@ from midwatch.errors import InvalidFleet, Problem, UsageProblem
 from midwatch.graph.govern import Kit
 from midwatch.graph.scope import CURRENT, Scope
 from midwatch.graph.serde import StateRefused, StrictSerializer, types_of
+from midwatch.tools.beside import Source, importable
 
 __all__ = ["Foreign", "Watch", "load", "watched"]
 
@@ -189,8 +190,7 @@ def _all(scope: Scope) -> dict[str, list[str]]:
 
 def _module(fleet: Fleet, spec: ImportSpec) -> ModuleType:
     """Import the module: a file beside the fleet file, else whatever Python finds under that name."""
-    if str(fleet.base) not in sys.path:
-        sys.path.append(str(fleet.base))
+    importable(fleet.base, [spec.module])
     file = fleet.base / f"{spec.module}.py"
     try:
         if file.is_file():
@@ -209,7 +209,7 @@ def _file(fleet: Fleet, name: str, file: Path) -> ModuleType:
         )
     if known is not None and getattr(known, _OURS) == (str(file), _text(file)):
         return known
-    spec = spec_from_file_location(name, file)
+    spec = spec_from_file_location(name, file, loader=Source(name, str(file)))
     if spec is None or spec.loader is None:
         raise _wrong(fleet, f"`{file.name}` is no Python file", "not-python")
     module = module_from_spec(spec)

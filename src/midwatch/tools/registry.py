@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from midwatch.errors import InvalidTool, NotFound, Problem
 from midwatch.records.chat import ToolOffer
+from midwatch.tools.beside import Source, importable
 from midwatch.tools.decorate import FILE_MARK, Tool
 from midwatch.tools.helpers import helper_problems
 
@@ -54,8 +55,8 @@ class Registry:
         """Load what a fleet file names under `tools:`.
 
         Args:
-            specs: `builtin.GROUP`, `python:FILE.py` (below `base`) or `python:MODULE`. A module found beside the fleet
-                file is importable: `base` is added at the end of this process's import path.
+            specs: `builtin.GROUP`, `python:FILE.py` (below `base`) or `python:MODULE`. What they import from beside the fleet
+                file is importable, see `beside`: `base` is added at the end of this process's import path.
             base: absolute.
 
         Raises:
@@ -135,8 +136,7 @@ def _module(spec: str, base: Path) -> ModuleType:
     if rest == spec or not rest:
         message = "names no tools; write `builtin.NAME`, `python:FILE.py` or `python:MODULE`"
         raise InvalidTool((Problem(spec, message, "bad-tools"),))
-    if str(base) not in sys.path:
-        sys.path.append(str(base))
+    importable(base, [rest])
     if rest.endswith(".py"):
         return load_file(base / rest, spec)
     try:
@@ -155,7 +155,7 @@ def load_file(path: Path, spec: str) -> ModuleType:
     if not file.is_file():
         raise InvalidTool((Problem(spec, f"the file `{path.name}` does not exist; correct its name", "missing-file"),))
     name = f"midwatch_tools_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
-    module_spec = spec_from_file_location(name, file)
+    module_spec = spec_from_file_location(name, file, loader=Source(name, str(file)) if file.suffix == ".py" else None)
     if module_spec is None or module_spec.loader is None:
         raise InvalidTool((Problem(spec, "is no Python file; name a file that ends in `.py`", "not-python"),))
     module = module_from_spec(module_spec)
