@@ -42,6 +42,9 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})|%(?:2[fF]|5[cC])")
 """A broken escape, or a slash in disguise: servers disagree on what either means."""
 
+_DISPUTED: Final = re.compile(r"//|/\.{1,2};")
+"""What lies before `..`, or follows it, that some servers count as a part of the path and others do not."""
+
 
 @dataclass(frozen=True, slots=True)
 class Canonical:
@@ -121,7 +124,10 @@ def url_parts(text: str) -> tuple[str, str, int, str, str] | None:
         return None
     if "." not in name and "://" not in text and ":" not in name:
         return None
-    path = _path(unquote(parts.path) or "/")
+    plain = unquote(parts.path) or "/"
+    if _DISPUTED.search(plain) and "/.." in plain:
+        return None
+    path = _path(plain)
     return None if path is None else (scheme, name, port or _PORTS[scheme], path, parts.query)
 
 
@@ -152,6 +158,9 @@ def _url(text: str) -> str | None:
         return None
     scheme, name, port, path, query = parts
     shown = f"[{name}]" if ":" in name else name
+    path = (
+        path.replace("%", "%25").replace("?", "%3F").replace("#", "%23")
+    )  # a query that is none must not look like one
     return f"{scheme}://{shown}:{port}{path}" + (f"?{query}" if query else "")
 
 

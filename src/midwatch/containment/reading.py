@@ -231,7 +231,11 @@ class Reader:
                     for other, path, author in self._readable(place.kind)
                     if author == "service"
                 ]
-            bound.append((place.name, (Mentioned(spoken.phrases, exact=False), *listed)))
+            family = (place.kind or "").partition(":")[0]
+            said: Slot = Mentioned(spoken.phrases, exact=False)
+            if family in _ADDRESSES:  # words name no file: `bill/txt` is not `bill.txt`
+                said = OneOf(spoken.typed.get(family, frozenset()))
+            bound.append((place.name, (said, *listed)))
         return tuple(bound)
 
     def _readable(self, kind: str) -> Iterator[tuple[ToolContract, str, str]]:
@@ -299,7 +303,10 @@ def typed_in(text: str, kind: str) -> frozenset[Canonical]:
 def _take_apart(text: str) -> _Spoken:
     spoken = words(text)[:_MOST_WORDS]
     phrases = frozenset(
-        spoken[at : at + size] for size in range(1, LONGEST + 1) for at in range(len(spoken) - size + 1)
+        phrase
+        for size in range(1, LONGEST + 1)
+        for phrase in (spoken[at : at + size] for at in range(len(spoken) - size + 1))
+        if not set(phrase) <= _EMPTY
     )
     quoted = tuple(next(part for part in found if part) for found in _QUOTED.findall(text) if any(found))
     capital = {words(found[0], fold=False) for found in _CAPITAL.finditer(text)}

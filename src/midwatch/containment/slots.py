@@ -9,6 +9,7 @@ Source: CONTAINMENT.md, clauses 11, 12, 15.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -36,6 +37,7 @@ __all__ = [
 
 REQUEST: Final = "request"
 _NAMES: Final = frozenset({"name", "title"})
+_SEPARATOR: Final = re.compile(r"[/\\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,7 @@ def accepts(slot: Slot, value: Any, kind: str | None = None, origins: Iterable[O
     if isinstance(slot, Mentioned):
         # Only what is declared to be a name is one: a mentioned word is no address, account, amount or command.
         named = (kind or "").partition(":")[0] in _NAMES and isinstance(value, str)
-        if not named or (slot.exact and not plain_name(value)):
+        if not named or (not plain_name(value) if slot.exact else _SEPARATOR.search(value)):
             return False
         return words(value, fold=not slot.exact) in slot.names
     if isinstance(slot, OfWords):
@@ -160,9 +162,9 @@ def accepts(slot: Slot, value: Any, kind: str | None = None, origins: Iterable[O
     if isinstance(slot, FromField):
         return any(_stands(slot, origin) for origin in origins)
     if isinstance(slot, Pattern):
-        matches = _MATCHERS.get(slot.kind)
+        matches = None if _leads_back(value, slot.kind) else _MATCHERS.get(slot.kind)
         return matches is not None and isinstance(value, str) and matches(slot.text, value)
-    return canonical(value, kind) in slot.values
+    return not _leads_back(value, kind) and canonical(value, kind) in slot.values
 
 
 def narrower(child: Slot, parent: Slot) -> bool:
@@ -180,6 +182,11 @@ def narrower(child: Slot, parent: Slot) -> bool:
     if isinstance(child, Mentioned) and isinstance(parent, Mentioned):
         return child.exact == parent.exact and child.names <= parent.names
     return False
+
+
+def _leads_back(value: Any, kind: str | None) -> bool:
+    """Say whether a path goes up again on its way: where that leads depends on links."""
+    return isinstance(value, str) and (kind or "").partition(":")[0] == "path" and ".." in value.split("/")
 
 
 def _filled(parts: tuple[tuple[str, ...], ...], found: tuple[str, ...]) -> bool:

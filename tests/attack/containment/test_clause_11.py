@@ -358,7 +358,7 @@ def test_attack_patterns_are_not_fooled_by_how_a_value_is_written(slot: Slot, va
         (URL, "https://a.example.org/docs/x/y"),
         (URL, "HTTPS://A.Example.ORG:443/docs/./x"),
         (URL, "https://bücher.example.org/docs/x"),
-        (PATH, "reports/x/../y.md"),
+        (PATH, "reports/./x//y.md"),
         (PATH, "./reports/y.md"),
         (MAIL, "ben@EXAMPLE.org"),
         (HOST, "A.example.org."),
@@ -403,3 +403,27 @@ def test_narrower_is_proven_never_guessed() -> None:
     assert narrower(PATH, PATH)
     assert not narrower(one_of("x"), Mentioned(frozenset({("x",)})))
     assert not narrower(OneOf(frozenset()), UpTo(Decimal(1)))
+
+
+@pytest.mark.req("CLAUSE-15")
+def test_attack_a_link_on_the_way_back_leads_elsewhere() -> None:
+    """`reports/x/..` is `reports` only where `reports/x` is no link, and nobody knows that from the text."""
+    assert not accepts(Pattern("path", "reports/**"), "reports/x/../y.md", "path")
+    assert not accepts(one_of("reports/y.md", kind="path"), "reports/x/../y.md", "path")
+
+
+@pytest.mark.req("CLAUSE-15")
+@pytest.mark.parametrize("path", ["/admin//../docs/x", "/docs/..;/admin", "/docs/x/.;/../../admin"])
+def test_attack_a_path_that_servers_resolve_otherwise(path: str) -> None:
+    """Where readers of an address disagree about where `..` leads, it is no address."""
+    assert not accepts(Pattern("url", "https://api.example/docs/**"), f"https://api.example{path}", "url")
+    assert accepts(Pattern("url", "https://api.example/docs/**"), "https://api.example/docs/x/../y", "url")
+
+
+@pytest.mark.req("CLAUSE-12")
+def test_attack_a_question_mark_in_a_path_is_no_query() -> None:
+    """An address whose path holds an encoded mark is another one than that with the query."""
+    slot = one_of("https://api.example/list?all=1", kind="url")
+    assert accepts(slot, "https://api.example/list?all=1", "url")
+    assert not accepts(slot, "https://api.example/list%3Fall=1", "url")
+    assert canonical("https://api.example/a%2523", "url") != canonical("https://api.example/a%23", "url")
