@@ -17,7 +17,7 @@ import orjson
 from midwatch.agents.answers import Parsed, Rejected, Resolve, answer_schema, parse_handoff, parse_plan
 from midwatch.config.specs import AgentSpec
 from midwatch.records.chat import ChatAnswer, ChatRequest, Message, ToolOffer, ToolRequest
-from midwatch.records.handoff import Criterion, Dispatch, Handoff, Plan
+from midwatch.records.handoff import LISTS, Criterion, Dispatch, Handoff, Plan
 
 __all__ = [
     "AskModel",
@@ -28,6 +28,7 @@ __all__ = [
     "TryAgain",
     "View",
     "after_answer",
+    "again",
     "before_model",
     "brief",
 ]
@@ -43,7 +44,8 @@ _RULES: Final[Mapping[str, str]] = {
     ),
     "synthesis": (
         "You receive typed handoffs. Write the result. When done, answer with one JSON object and nothing beside it: `answer` "
-        "(Markdown) and `changed`, `needed`, `risks`, each a list of {`text`, `evidence`} that cites references you were given."
+        "(Markdown) and `changed`, `needed`, `risks`, each a list of {`text`, `evidence`} that cites references you were given: "
+        "`e:...`, or what `refs` of a handoff gives for an item (`h:...`)."
     ),
 }
 
@@ -164,10 +166,16 @@ def after_answer(view: View, answer: ChatAnswer, resolve: Resolve) -> CallTools 
             criteria=view.criteria,
             resolve=resolve,
             truncated=truncated,
+            received=view.handoffs,
         )
     if isinstance(parsed, Parsed):
         return Finish(parsed.value, parsed.rule)
-    return TryAgain(parsed, Message("assistant", _clipped(answer.content)), Message("user", _complaint(parsed)))
+    return again(answer, parsed)
+
+
+def again(answer: ChatAnswer, rejected: Rejected) -> TryAgain:
+    """Tell an agent what is wrong with its answer."""
+    return TryAgain(rejected, Message("assistant", _clipped(answer.content)), Message("user", _complaint(rejected)))
 
 
 def brief(view: View) -> dict[str, Any]:
@@ -185,9 +193,16 @@ def brief(view: View) -> dict[str, Any]:
 
 
 def _for_reader(handoff: Handoff) -> dict[str, Any]:
+    """Give a handoff without what only the kernel adds to its items: copied as they stand, they are items of the next one."""
     body = handoff.to_json()
     del body["answer"]
-    return body
+    refs: dict[str, list[str]] = {field: [] for field in LISTS}
+    for field, index, item, name in handoff.items():
+        body[field][index].pop("shown", None)
+        refs[field].append(name)
+        if item.shown is not None:
+            body.setdefault("shown", []).append(item.shown)
+    return body | {"refs": refs}
 
 
 def _clipped(text: str) -> str:
@@ -196,5 +211,7 @@ def _clipped(text: str) -> str:
 
 def _complaint(rejected: Rejected) -> str:
     errors: Sequence[dict[str, str]] = [error.to_json() for error in rejected.field_errors]
-    body = {"ok": False, "error": {"code": rejected.code, "message": rejected.message, "field_errors": errors}}
+    items = [item.to_json() for item in rejected.items]
+    told = {"code": rejected.code, "message": rejected.message, "field_errors": errors, "items": items}
+    body = {"ok": False, "error": told}
     return orjson.dumps(body).decode()

@@ -337,13 +337,15 @@ class Commands:
         rows, own = dict(known()), f"e:{effect}"
         rows.pop(own, None)
         if changed:
-            rows[own] = Evidence(program_name(view.spec.name), ok=True)
+            rows[own] = Evidence(program_name(view.spec.name), ok=True, changed=True)
         found = step.after_answer(view, ChatAnswer(said, (), Usage(0, 0), "stop", ""), rows.get)
         match found:
             case step.Finish(value=value, rule=rule):
                 return _Verdict(said, value, rule)
             case step.TryAgain(rejected=rejected):
-                first = next((f"; `{error.path}`: {error.message}" for error in rejected.field_errors), "")
+                fields = [f"; `{error.path}`: {error.message}" for error in rejected.field_errors]
+                items = [f"; `{item.field}`, item {item.index}: {item.hint}" for item in rejected.items]
+                first = next(iter((*fields, *items)), "")
                 reason = f"its program's answer was refused: {rejected.message}{first}"
                 return _Verdict(said, reason=reason, rejected=rejected.code)
         return _Verdict(said, reason="its program gave no answer")

@@ -9,6 +9,7 @@ that cannot finish ends the run.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any
@@ -22,6 +23,7 @@ from midwatch.config.specs import TeamSpec
 from midwatch.engine import degrading
 from midwatch.engine.commands import Commands, Ended
 from midwatch.engine.context import Segment
+from midwatch.engine.handing import TRIES, Handing
 from midwatch.engine.model_call import ModelCalls, ModelRefused
 from midwatch.engine.passage import Answered, Waiting, draft, program_name
 from midwatch.engine.pipeline import Pipeline
@@ -50,6 +52,7 @@ class Nodes:
         self._pipeline = Pipeline(segment)
         self._models = ModelCalls(segment, self._pipeline)
         self._commands = Commands(segment, self._pipeline)
+        self._handing = Handing(segment)
 
     async def think(self, agent: str, state: AgentState) -> dict[str, Any]:
         """Ask the model once and read its answer; the pure part is `agents.step`."""
@@ -66,8 +69,11 @@ class Nodes:
         result = await self._models.ask(actor, f"model:{turn}", asked.request, causes)
         if isinstance(result, ModelRefused):
             return self._give_up(actor, view, result.reason, turn)
-        known = self._evidence(agent, view)
+        known = self._handing.known(agent, view)
         proposal = step.after_answer(view, result.answer, known.get)
+        if isinstance(proposal, step.Finish) and isinstance(proposal.value, Handoff):
+            repeated = self._handing.again(actor, view, proposal.value)
+            proposal = proposal if repeated is None else step.again(result.answer, repeated)
         said = Message("assistant", result.answer.content, result.answer.tool_calls).to_json()
         out: dict[str, Any] = {"turn": turn + 1, "causes": [result.seq], "pending": [], "guessed": None}
         match proposal:
@@ -78,7 +84,9 @@ class Nodes:
             case step.CutCalls(calls=calls, rule=rule):
                 out |= {"transcript": [said, *self._cut(actor, calls, rule, result.seq)]}
             case step.TryAgain(rejected=rejected, said=kept, message=message):
-                self._note(actor, "handoff.refused", {"code": rejected.code, "reason": rejected.message}, result.seq)
+                if self._handing.refused(actor, rejected, result.seq) >= TRIES:
+                    last = f"its answer was refused {TRIES} times, the last one for `{rejected.code}`"
+                    return self._give_up(actor, view, last, turn)
                 out |= {"transcript": [kept.to_json(), message.to_json()]}
             case step.Finish(value=value, rule=rule):
                 out |= self._finish(actor, view, value, rule, result.seq)
@@ -118,7 +126,7 @@ class Nodes:
         """Run the program that this agent is; it is started again after a person has spoken."""
         causes = tuple(state.get("causes", ()))
         while True:
-            outcome = await self._commands.run(actor, view, lambda: self._evidence(actor.agent, view), causes)
+            outcome = await self._commands.run(actor, view, lambda: self._handing.known(actor.agent, view), causes)
             if not isinstance(outcome, Wait):
                 break
             self._transition(actor, "waiting", None)
@@ -126,7 +134,7 @@ class Nodes:
                 interrupt(outcome.to_json())
         if not isinstance(outcome, Ended):
             if outcome.rejected is not None:
-                self._note(actor, "handoff.refused", {"code": outcome.rejected, "reason": outcome.reason}, outcome.seq)
+                self._handing.refused(actor, answers.Rejected(outcome.rejected, outcome.reason), outcome.seq)
             return self._give_up(actor, view, outcome.reason, 0)
         out: dict[str, Any] = {"turn": 1, "causes": [outcome.seq], "pending": [], "guessed": None}
         out |= self._finish(actor, view, outcome.value, outcome.rule, outcome.seq)
@@ -183,14 +191,14 @@ class Nodes:
         if isinstance(value, Plan):
             self._planned(actor, value, {"plan_blob": self._blob(body), "dispatches": len(value.dispatches)}, cause)
             return {"done": True, "plan": body}
-        self._note(actor, "handoff", {"status": value.status, "handoff_blob": self._blob(body)}, cause)
+        self._handing.given(actor, view, value, cause)
         return {"done": True, "result": body} if view.spec.role == "synthesis" else {"done": True, "handoffs": [body]}
 
     def _give_up(self, actor: Actor, view: step.View, reason: str, turn: int) -> dict[str, Any]:
         if view.spec.role != "specialist":
             raise self._seg.stop(HandoffRefused(f"`{actor.agent}` could not finish: {reason}"))
         handoff = answers.failed(actor.agent, reason, criteria=view.criteria)
-        self._note(actor, "handoff", {"status": "failed", "handoff_blob": self._blob(handoff.to_json())}, None)
+        self._handing.given(actor, view, handoff, None)
         out = {"done": True, "turn": turn + 1, "pending": [], "handoffs": [handoff.to_json()]}
         self._leave(actor, out)
         return out
@@ -220,27 +228,6 @@ class Nodes:
         """Give the name of a program's own run, whose observed changes can show that something is met."""
         return (program_name(agent),) if self._seg.fleet.agents[agent].command else ()
 
-    def _evidence(self, agent: str, view: step.View) -> Mapping[str, answers.Evidence]:
-        """What this agent may cite: its own executions, and what handoffs that it received cite."""
-        received = {
-            ref
-            for handoff in view.handoffs
-            for items in (handoff.changed, handoff.needed, handoff.risks)
-            for item in items
-            for ref in item.evidence
-        }
-
-        def work(tx: Tx) -> dict[str, answers.Evidence]:
-            found = {}
-            for row in tx.effects.list(self._seg.run, statuses=("done",)):
-                ref = f"e:{row.id}"
-                if row.kind == "tool" and row.result is not None and (row.agent == agent or ref in received):
-                    body = tx.blobs.get(row.result)
-                    found[ref] = answers.Evidence(row.tool, body is not None and orjson.loads(body)["ok"])
-            return found
-
-        return self._seg.store.read(work)
-
     def _team(self) -> TeamSpec:
         spec = self._seg.fleet.graph
         if not isinstance(spec, TeamSpec):
@@ -267,10 +254,10 @@ class Nodes:
         return actor
 
     def _leave(self, actor: Actor, out: Mapping[str, Any]) -> None:
-        self._transition(actor, "finished", len(orjson.dumps(out)))
+        self._transition(actor, "finished", orjson.dumps(out))
 
-    def _transition(self, actor: Actor, status: str, size: int | None) -> None:
-        now = self._seg.clock()
+    def _transition(self, actor: Actor, status: str, out: bytes | None) -> None:
+        now, size = self._seg.clock(), None if out is None else len(out)
 
         def work(tx: Tx) -> None:
             tx.fences.check(actor.run, actor.epoch)
@@ -280,8 +267,9 @@ class Nodes:
                 tx.transitions.start(Transition(actor.run, seq, ns, actor.node, actor.task, actor.step, "started", now))
                 return
             tx.transitions.finish(actor.run, actor.task, status=status, ended_us=now, bytes_out=size)
-            if status == "finished":
-                tx.ledger.append(draft("node.finished", actor, now, {"bytes": size}))
+            if out is not None:
+                told = {"bytes": size, "digest": hashlib.sha256(out).hexdigest()}
+                tx.ledger.append(draft("node.finished", actor, now, told))
 
         self._seg.write(work)
 

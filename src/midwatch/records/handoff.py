@@ -5,11 +5,27 @@ Source: DESIGN.md, promise 5. Sizes are caps, refused beyond, never cut silently
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-__all__ = ["ITEM_LIMIT", "TEXT_LIMIT", "Criterion", "Dispatch", "Handoff", "HandoffStatus", "Item", "Plan"]
+import orjson
+
+__all__ = [
+    "ITEM_LIMIT",
+    "LISTS",
+    "TEXT_LIMIT",
+    "Criterion",
+    "Dispatch",
+    "Handoff",
+    "HandoffStatus",
+    "Item",
+    "ItemError",
+    "ListName",
+    "Plan",
+    "Shown",
+]
 
 TEXT_LIMIT: Final[int] = 400
 """Characters of one item's text."""
@@ -20,26 +36,57 @@ HandoffStatus = Literal["complete", "unmet", "failed"]
 """`complete`: every criterion is shown. `unmet`: some are not. `failed`: the agent could not finish; `risks` say why."""
 
 
+ListName = Literal["changed", "needed", "risks"]
+LISTS: Final[tuple[ListName, ...]] = ("changed", "needed", "risks")
+
+Shown = Literal["done", "seen"]
+"""What the evidence of a `changed` item shows: `done`: an effect of this run changed something; `seen`: something was only looked at."""
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
     """One statement with what shows it.
 
     Attributes:
         text: one sentence, at most `TEXT_LIMIT` characters.
-        evidence: references such as `e:<effect id>`, each of which must resolve to an execution of this run.
+        evidence: references: `e:<effect id>`, an execution of this run; `h:<item id>`, an item that its author was handed.
+        shown: set by the kernel for items of `changed`; None elsewhere.
     """
 
     text: str
     evidence: tuple[str, ...] = ()
+    shown: Shown | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Give the JSON object."""
-        return {"text": self.text, "evidence": list(self.evidence)}
+        shown = {} if self.shown is None else {"shown": self.shown}
+        return {"text": self.text, "evidence": list(self.evidence), **shown}
 
     @staticmethod
     def from_json(body: Mapping[str, Any]) -> Item:
         """Read back what `to_json` gave."""
-        return Item(body["text"], tuple(body["evidence"]))
+        return Item(body["text"], tuple(body["evidence"]), body.get("shown"))
+
+
+@dataclass(frozen=True, slots=True)
+class ItemError:
+    """Why one item of a handoff is refused, said without quoting its text.
+
+    Attributes:
+        field: the list. index: the item's place in it. code: closed word. hint: what to do instead.
+        ref: the reference at fault, where there is one.
+    """
+
+    field: str
+    index: int
+    code: str
+    hint: str
+    ref: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the JSON object."""
+        ref = {} if self.ref is None else {"ref": self.ref}
+        return {"field": self.field, "index": self.index, "code": self.code, "hint": self.hint, **ref}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +157,13 @@ class Handoff:
     risks: tuple[Item, ...]
     unmet: tuple[str, ...] = ()
     answer: str | None = None
+
+    def items(self) -> Iterator[tuple[ListName, int, Item, str]]:
+        """Give every item: its list, its place there, itself, and the name by which whoever receives it may cite it."""
+        for field, items in zip(LISTS, (self.changed, self.needed, self.risks), strict=True):
+            for index, item in enumerate(items):
+                body = orjson.dumps([self.agent, field, index, item.text, list(item.evidence)])
+                yield field, index, item, f"h:{hashlib.sha256(body).hexdigest()[:16]}"
 
     def to_json(self) -> dict[str, Any]:
         """Give the JSON object."""

@@ -1,4 +1,4 @@
-"""Runs: `midwatch runs ls` and `runs show`: which runs there are, and where one stands.
+"""Runs: `midwatch runs ls`, `runs show` and `runs handoffs`: which runs there are, and where one stands.
 
 In:   a filter, or a short id. Out: a table, or one run with what it waits for.
 May import: `render` when it shows; tracing and the wiring when it runs. Must not know: how runs are carried out.
@@ -13,6 +13,7 @@ import click
 
 from midwatch.records.run import RUN_STATUSES
 from midwatch.surfaces.cli.common import Settings, command_options, emit, find_run, moment, money, seconds, store_of
+from midwatch.surfaces.cli.handoffs import handoffs
 
 if TYPE_CHECKING:
     from midwatch.records.run import RunRow
@@ -24,6 +25,9 @@ __all__ = ["runs"]
 @click.group(short_help="List runs; show one.")
 def runs() -> None:
     """List runs; show one."""
+
+
+runs.add_command(handoffs)
 
 
 @runs.command("ls", short_help="List runs, newest first.")
