@@ -178,6 +178,7 @@ class ModelCalls:
                 "model": price.model,
                 "route": request.route,
                 "request_blob": blob,
+                "asked": ask.digest,
                 "max_output": output,
                 "attempt": attempt,
                 "price": price.version,

@@ -31,6 +31,7 @@ from midwatch.engine.context import Halted, Segment
 from midwatch.engine.foreign import Hosted, host, is_ours
 from midwatch.engine.issuing import issue_root
 from midwatch.engine.nodes import Nodes
+from midwatch.engine.program import program_of
 from midwatch.engine.timing import Meter, deadline
 from midwatch.errors import (
     BoundReached,
@@ -183,6 +184,8 @@ def _course(seg: Segment) -> _Course:
 def _begin(seg: Segment, row: RunRow, now: int) -> None:
     """Charge what a dead worker left open, set the caps, and say that the run is up."""
 
+    program = program_of(seg)
+
     def work(tx: Tx) -> None:
         tx.fences.check(seg.run, seg.epoch)
         books.close(tx, seg.run, at_us=now)
@@ -200,7 +203,8 @@ def _begin(seg: Segment, row: RunRow, now: int) -> None:
             error_message=None,
         )
         kind: EventKind = "run.started" if row.segment == 0 else "run.resumed"
-        tx.ledger.append(EventDraft(kind, seg.run, now, {"segment": row.segment + 1, "epoch": seg.epoch}))
+        data = {"segment": row.segment + 1, "epoch": seg.epoch, "program_blob": tx.blobs.put(program)}
+        tx.ledger.append(EventDraft(kind, seg.run, now, data))
 
     seg.store.write(work, durable=True)
 

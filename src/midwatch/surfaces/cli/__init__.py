@@ -43,6 +43,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "principals": ("principals:principals", "Who may speak in this home."),
     "quarantine": ("quarantine:quarantine", "Stop what follows from an event; or lift that again."),
     "reach": ("reach:reach", "Show what an agent, or the fleet, could cause."),
+    "replay": ("replay:replay", "Take a run's agents through what was recorded; compare every byte."),
     "resolve": ("control:resolve", "Say what became of an effect in doubt."),
     "resume": ("run:resume", "Go on with a stopped run."),
     "run": ("run:run", "Run a fleet to its answer."),

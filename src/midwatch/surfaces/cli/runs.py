@@ -14,6 +14,7 @@ import click
 from midwatch.records.run import RUN_STATUSES
 from midwatch.surfaces.cli.common import Settings, command_options, emit, find_run, moment, money, seconds, store_of
 from midwatch.surfaces.cli.handoffs import handoffs
+from midwatch.surfaces.cli.runs_export import export
 
 if TYPE_CHECKING:
     from midwatch.records.run import RunRow
@@ -28,6 +29,7 @@ def runs() -> None:
 
 
 runs.add_command(handoffs)
+runs.add_command(export)
 
 
 @runs.command("ls", short_help="List runs, newest first.")
