@@ -89,6 +89,9 @@ class Planner:
             if type(calls) is not int or not 1 <= calls <= CALLS:
                 raise _Untrue(f"the planner allows `{contract.name}` a number of calls that nobody may")
             slots, totals = self._slots(request, contract, line["slots"])
+            for name, made in slots.items():  # a call may hold several amounts
+                for cap in (slot.most * calls for slot in made if isinstance(slot, UpTo)):
+                    totals[name] = min(totals.get(name, cap), cap)
             yield Line(f"{contract.name}#{index}", contract.name, slots, calls, totals, needs=frozenset(slots))
 
     def _slots(

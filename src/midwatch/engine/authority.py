@@ -1,7 +1,7 @@
 """Authority: whether our own configuration may count as it is now: what changed since it was last endorsed, and by whom.
 
 In:   resources as they are found (of a fleet, of imported tools), who runs them; the store. Out: `Standing`; endorsed and pending versions.
-May import: config, containment's records, identity, trails (labels), sandbox (how paths are written), store (port), errors.
+May import: config, containment's records, identity, trails (labels), ways, store (port), errors.
 Must not know: how a fleet is put together (`rightful`), how a person answers (`endorsing`).
 
     as it was endorsed                                                   → counts
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -31,12 +31,12 @@ import orjson
 from midwatch.config.resources import CODE, Found, Resource, is_tool
 from midwatch.engine.identity import present
 from midwatch.engine.trails import label_of
+from midwatch.engine.ways import changing, names_in
 from midwatch.errors import Conflict, Denied
 from midwatch.gates.review import Speaker
 from midwatch.records.authority import ABSENT, AuthorityRow
 from midwatch.records.event import EventDraft
 from midwatch.records.label import OPERATOR, UNKNOWN, Cause, Label, join, label
-from midwatch.sandbox.effects import shown
 from midwatch.store.port import Store, Tx
 from midwatch.tools.contract import ToolContract
 
@@ -398,39 +398,29 @@ def _beside(made: Standing) -> tuple[Path, ...]:
 def _writer(tx: Tx, files: Sequence[Path], after: int) -> tuple[str, int, int] | None:
     """Give run, call and commit that last wrote one of these files, or anything on the way to it, after an event."""
     for workspace in tx.authority.workspaces() if files else ():
-        names = {name for file in files for name in _names_in(Path(workspace), file)}
+        names = {name for file in files for name in names_in(Path(workspace), file)}
         found = tx.authority.written(workspace, names, after=after) if names else None
         if found is not None:
             return found.run, found.seq, found.committed
     return None
 
 
-def _names_in(workspace: Path, file: Path) -> Iterator[str]:
-    """Give the names under which a workspace knows a file and the folders above it: as it is named, and where it really is."""
-    named = Path(os.path.abspath(file))  # noqa: PTH100 - links are followed below; here the name counts
-    for root in {workspace, Path(os.path.realpath(workspace))}:
-        for path in {named, Path(os.path.realpath(named.parent)) / named.name, Path(os.path.realpath(named))}:
-            if path.is_relative_to(root) and path != root:
-                parts = path.relative_to(root).parts
-                for length in range(1, len(parts) + 1):
-                    yield shown(os.fsencode("/".join(parts[:length])))
-
-
 def _acting(tx: Tx, files: Sequence[Path]) -> tuple[str, int] | None:
-    """Give an effect that was under way when one of these files last changed, and whose files nobody observes.
+    """Give an effect that was under way when one of these files, or a link to it, last changed, and whose files nobody observes.
 
     The time of a file's last change is the kernel's own: no program without the machine's highest rights sets it.
     """
     for file in files:
-        try:
-            changed_us = os.lstat(file).st_ctime_ns // 1000
-        except OSError:
-            continue
-        for run, seq in tx.authority.acting(changed_us, slack_us=SLACK_US, limit=_ACTING):
-            event = tx.ledger.get(seq)
-            data: Mapping[str, Any] = {} if event is None else event.data
-            if data.get("runs") != "sandbox" or data.get("isolation") in _UNSEEN:
-                return run, seq
+        for path in changing(file):
+            try:
+                changed_us = os.lstat(path).st_ctime_ns // 1000
+            except OSError:
+                continue
+            for run, seq in tx.authority.acting(changed_us, slack_us=SLACK_US, limit=_ACTING):
+                event = tx.ledger.get(seq)
+                data: Mapping[str, Any] = {} if event is None else event.data
+                if data.get("runs") != "sandbox" or data.get("isolation") in _UNSEEN:
+                    return run, seq
     return None
 
 

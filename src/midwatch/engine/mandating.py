@@ -43,6 +43,7 @@ ROOT: Final = "request"
 """Name of the mandate that a run's request issued."""
 
 PAYLOAD: Final = "payload"
+_MESSAGES: Final = "messages"
 _KINDS: Final = ("mandate.issued", "intent")
 _PAGE: Final = 1000
 
@@ -80,10 +81,16 @@ def authority_epoch(tx: Tx, run: str) -> str:
 
 
 def asked_for(request: Any) -> tuple[Any, Any]:
-    """Split a run's input into what was asked for and the payload of what triggered it, None where there is none."""
-    if isinstance(request, Mapping) and PAYLOAD in request and set(request) <= {ROOT, PAYLOAD}:
-        return request.get(ROOT, ""), request[PAYLOAD]
-    return request, None
+    """Split a run's input into what was asked for and the payload of what triggered it, None where there is none.
+
+    Where there is a payload, only `request`, or else `messages`, asks for anything: whatever else stands there came with the payload.
+    """
+    if not isinstance(request, Mapping) or PAYLOAD not in request:
+        return request, None
+    said = next((name for name in (ROOT, _MESSAGES) if name in request), None)
+    rest = {name: value for name, value in request.items() if name != said}
+    asked = "" if said is None else request[said] if said == ROOT else {said: request[said]}
+    return asked, rest if len(rest) > 1 else rest[PAYLOAD]
 
 
 def requested(request: Any) -> tuple[str, Any]:
@@ -92,8 +99,8 @@ def requested(request: Any) -> tuple[str, Any]:
     An input of the form `{"request": …, "payload": …}` has a payload. Of a conversation only the user's own messages ask for anything.
     """
     request, payload = asked_for(request)
-    if isinstance(request, Mapping) and isinstance(request.get("messages"), list):
-        said = (item for item in request["messages"] if isinstance(item, Mapping) and _of_user(item))
+    if isinstance(request, Mapping) and isinstance(request.get(_MESSAGES), list):
+        said = (item for item in request[_MESSAGES] if isinstance(item, Mapping) and _of_user(item))
         request = [item.get("content") for item in said]
     return "\n".join(_texts(request)), payload
 

@@ -15,9 +15,10 @@ from midwatch.containment.mandates import Balance, Cover, Line, Mandate, Refused
 from midwatch.containment.planning import Planner, schema
 from midwatch.containment.reading import Knob, Reader
 from midwatch.containment.slots import FromField, Mentioned, OfWords, OneOf, Pattern, Template, UpTo, one_of
+from midwatch.records.decision import Allowed, Ask
 from midwatch.recovery import compile_schema
 from midwatch.tools.contract import ArgContract, OutContract
-from tests.attack.containment.acting import ASKED, contract
+from tests.attack.containment.acting import ASKED, TAINTED, contract, judged
 
 PAY = contract(
     "bank.pay",
@@ -194,3 +195,24 @@ def test_a_source_chooses_a_value_only_where_the_operator_lets_it() -> None:
     assert ("files.bill", "iban", False) == (slot.tool, slot.path, slot.inside)
     assert isinstance(slot.where[0][1][0], OneOf)
     assert ((UpTo(Decimal(50)),), {"amount": Decimal(50)}) == (lines[0].slots["amount"], dict(lines[0].totals))
+
+
+@pytest.mark.req("CLAUSE-13")
+def test_attack_several_amounts_in_one_call_of_a_planners_mandate() -> None:
+    """What a planner's `at_most` bounds is each amount, and all of them together as often as it allows the call."""
+    to = "GB29NWBK60161331926819"
+    pay = contract(
+        "bank.pay",
+        args={"to": ArgContract("to", "target"), "amounts": ArgContract("amounts", "quantity")},
+        formats={"to": "iban"},
+    )
+    slots = [
+        {"argument": "to", "values": [to], "at_most": None, "from": []},
+        {"argument": "amounts", "values": [], "at_most": 50, "from": []},
+    ]
+    lines = Planner([pay], {}).read(
+        f"Pay {to} at most 50", {"lines": [{"tool": "bank.pay", "calls": 1, "slots": slots}]}
+    )
+    assert isinstance(lines, tuple)
+    assert isinstance(judged(pay, {"to": to, "amounts": [50, 50]}, TAINTED, lines=lines).verdict, Ask)
+    assert isinstance(judged(pay, {"to": to, "amounts": [20, 30]}, TAINTED, lines=lines).verdict, Allowed)

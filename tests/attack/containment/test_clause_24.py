@@ -155,13 +155,8 @@ def test_attack_another_fleet_of_the_same_name(grounds: Grounds) -> None:
     assert 1 == len(one.start().fleet.gates)
 
 
-@pytest.mark.req("OWN-1")
-def test_attack_an_effect_that_nobody_observes_wrote_the_file(grounds: Grounds) -> None:
-    """A tool outside a sandbox leaves no record of the file; that it was at work when the file changed is enough."""
-    ground = grounds("ws")
-    ground.start()
-    ground.file.write_text(ground.text.replace(GATE, ""), "utf-8")
-    at = os.lstat(ground.file).st_ctime_ns // 1000
+def acted(ground: Ground, at: int) -> None:
+    """Let a tool that nobody observes be at work at that time."""
 
     def work(tx: Tx) -> None:
         data = {"tool": "host.patch", "runs": "broker", "isolation": "none: in the broker"}
@@ -187,6 +182,15 @@ def test_attack_an_effect_that_nobody_observes_wrote_the_file(grounds: Grounds) 
         tx.effects.begin(row)
 
     ground.store.write(work)
+
+
+@pytest.mark.req("OWN-1")
+def test_attack_an_effect_that_nobody_observes_wrote_the_file(grounds: Grounds) -> None:
+    """A tool outside a sandbox leaves no record of the file; that it was at work when the file changed is enough."""
+    ground = grounds("ws")
+    ground.start()
+    ground.file.write_text(ground.text.replace(GATE, ""), "utf-8")
+    acted(ground, os.lstat(ground.file).st_ctime_ns // 1000)
     assert 1 == len(ground.start().fleet.gates)
     assert {("gates", "gates")} == names(ground)
 
@@ -315,3 +319,49 @@ def test_attack_who_runs_it_does_not_reach_what_it_grants(grounds: Grounds) -> N
     )
     assert [("crm.read",)] == [grant.may for grant in ground.start(bob).fleet.grants]
     assert {("grants", "grants")} == names(ground)
+
+
+@pytest.mark.req("OWN-1")
+def test_attack_a_link_halfway_is_turned_round(grounds: Grounds) -> None:
+    """A run that makes a link on the way to the fleet lead elsewhere has changed the fleet, though it wrote no file of it."""
+    ground = grounds("ws")
+    for name, text in (("strict", ground.text), ("lax", BASE)):
+        (ground.folder / name).mkdir()
+        (ground.folder / name / "fleet.yaml").write_text(text, "utf-8")
+        for beside in ("scenario.yaml", "tools.py"):
+            (ground.folder / name / beside).write_bytes((ground.folder / beside).read_bytes())
+    (ground.folder / "middle").mkdir()
+    turned = ground.folder / "middle" / "now"
+    turned.symlink_to("../strict")
+    (ground.folder / "conf").symlink_to("middle/now")
+    path = ground.folder / "conf" / "fleet.yaml"
+    assert 1 == len(ground.start(path=path).fleet.gates)
+    ground.agent_writes("middle/other", "x")
+    assert 1 == len(ground.start(path=path).fleet.gates)
+    turned.unlink()
+    ground.agent_writes("middle/now", "a link")
+    turned.unlink()
+    turned.symlink_to("../lax")
+    assert 1 == len(ground.start(path=path).fleet.gates)
+    assert {("gates", "gates"), ("grants", "grants")} == names(ground)
+
+
+@pytest.mark.req("OWN-1")
+@pytest.mark.parametrize("changed", ["file", "link"])
+def test_attack_an_unobserved_effect_writes_behind_a_link(grounds: Grounds, changed: str) -> None:
+    """When a fleet file is a link, both count: when the link changed, and when what it leads to did."""
+    ground = grounds("ws")
+    real, link = ground.folder / "real.yaml", ground.file
+    link.rename(real)
+    link.symlink_to("real.yaml")
+    ground.start()
+    other = ground.folder / "lax.yaml"
+    other.write_text(real.read_text("utf-8").replace(GATE, ""), "utf-8")
+    if changed == "link":
+        link.unlink()
+        link.symlink_to("lax.yaml")
+    else:
+        real.write_text(other.read_text("utf-8"), "utf-8")
+    acted(ground, os.lstat(link if changed == "link" else real).st_ctime_ns // 1000)
+    assert 1 == len(ground.start().fleet.gates)
+    assert {("gates", "gates")} == names(ground)
