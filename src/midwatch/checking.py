@@ -39,10 +39,11 @@ def check_fleet(
     found, warned = check_config(fleet)
     errors, warnings = list(found), list(warned)
     try:
-        registry = Registry.load(list(fleet.tools), fleet.base)
+        registry = Registry.of_fleet(fleet, env)
     except MidwatchError as error:
         errors += getattr(error, "problems", (Problem("tools", str(error), "tools"),))
         registry = Registry.load([], fleet.base)
+    warnings += registry.notes
     for name in registry.names():
         tool = registry.get(name)
         warnings += lint(tool.contract)

@@ -282,7 +282,7 @@ def open(
         workspace = workdir or Path.cwd()
         store = stack.enter_context(_store_for(fleet, env, place, workspace))
         speaker = _speaker(store, token, env, channel)
-        right, fleet, registry, standings = _judged(store, fleet, speaker, env, place, workspace)
+        right, fleet, registry, standings = _judged(store, fleet, speaker, env, place, workspace, stack)
         if on_event is not None:
             stack.callback(store.on_commit(_listener(store, on_event)))
         scrub = Scrubber(_scrub_key(store))
@@ -313,7 +313,7 @@ def _store_for(fleet: Fleet, env: Mapping[str, str], home: Path, workspace: Path
 
 
 def _judged(
-    store: Store, fleet: Fleet, speaker: Speaker, env: Mapping[str, str], home: Path, workspace: Path
+    store: Store, fleet: Fleet, speaker: Speaker, env: Mapping[str, str], home: Path, workspace: Path, ends: contextlib.ExitStack
 ) -> tuple[Rightful, Fleet, Registry, tuple[Standing, ...]]:
     """Judge the fleet's own authority before any code of it is loaded, then its tools, whose standing comes last."""
     from midwatch.engine.rightful import rightful, withheld  # noqa: PLC0415 - as in `open`
@@ -321,7 +321,8 @@ def _judged(
 
     right = rightful(store, fleet, speaker=speaker, environ=env, at_us=clock())
     _sound(right.fleet, env, home, workspace)
-    registry = Registry.load(list(right.fleet.tools), right.fleet.base)
+    registry = Registry.of_fleet(right.fleet, env)
+    ends.callback(registry.close)
     tools, _ = withheld(store, right, registry, speaker=speaker, at_us=clock())
     return right, right.fleet, registry, (right.standing, tools)
 

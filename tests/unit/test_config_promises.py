@@ -48,7 +48,6 @@ WISHES = [
     ("gvisor", "{backend: process, because: trusted tools}", "{backend: gvisor}", [23]),
     ("own gvisor", "    limits: {steps: 20}", "    sandbox: gvisor", [13]),
     ("schedules", "governor:", f"schedules:\n  - {SCHEDULE % 'a'}\n  - {SCHEDULE % 'b'}\ngovernor:", [25, 26]),
-    ("mcp", "governor:", "mcp:\n  docs: {command: [serve]}\ngovernor:", [25]),
     ("anthropic", "role: ceo, route: local", "role: ceo, route: claude", [5]),
     ("anthropic by preset", "routes:\n", "presets:\n  default:\n    local: anthropic/claude-x\nroutes:\n", [5]),
 ]  # fmt: skip
@@ -89,7 +88,7 @@ def test_each_wish_that_is_not_kept_is_refused_at_its_line(
 def test_all_wishes_are_refused_together(folder: Path) -> None:
     """One pass names everything, not only the first."""
     text = PLAIN
-    wanted = ("gvisor", "own gvisor", "mcp", "anthropic")
+    wanted = ("gvisor", "own gvisor", "anthropic")
     for name, old, new, _ in WISHES:
         if name in wanted:
             text = text.replace(old, new, 1)
@@ -100,10 +99,7 @@ def test_all_wishes_are_refused_together(folder: Path) -> None:
 def test_the_page_names_every_wish_that_is_refused() -> None:
     """Whoever reads the reference knows before running."""
     page = PAGE.read_text(encoding="utf-8").partition("## What is refused at run time")[2].partition("\n## ")[0]
-    words = (
-        "schedules",
-        "mcp",
-    )
+    words = ("schedules",)
     more = (
         "anthropic",
         "gvisor",

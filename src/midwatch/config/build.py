@@ -31,6 +31,7 @@ from midwatch.config.file_model import (
     WhenFile,
 )
 from midwatch.config.files import read_text
+from midwatch.config.imports_model import McpFile, rules_of
 from midwatch.config.policy_model import BoundFile, ContainmentFile, PolicyFile
 from midwatch.config.sandbox_model import EgressFile, SandboxFile, SandboxLimitsFile
 from midwatch.config.sandbox_mounts import find, target_of
@@ -49,10 +50,12 @@ from midwatch.config.specs import (
     GovernorSpec,
     Grant,
     ImportSpec,
+    LangchainSpec,
     Limits,
     McpSpec,
     MountSpec,
     ObservedWhen,
+    OpenApiSpec,
     PolicySpec,
     ReviewSpec,
     Rung,
@@ -80,6 +83,8 @@ class Parts:
     presets: Mapping[str, str | Mapping[str, str]]
     tools: tuple[str, ...]
     mcp: Mapping[str, McpSpec]
+    openapi: Mapping[str, OpenApiSpec]
+    langchain: Mapping[str, LangchainSpec]
     agents: Mapping[str, AgentSpec]
     graph: TeamSpec | ImportSpec
     verticals: Mapping[str, tuple[str, ...]]
@@ -113,7 +118,18 @@ def build(
         name=file.fleet,
         presets=_frozen({name: _frozen(to) if isinstance(to, dict) else to for name, to in file.presets.items()}),
         tools=file.tools,
-        mcp=_frozen({name: McpSpec(name, mcp.command, mcp.url, mcp.digest, mcp.env) for name, mcp in file.mcp.items()}),
+        mcp=_frozen({name: _server(name, server) for name, server in file.mcp.items()}),
+        openapi=_frozen(
+            {
+                name: OpenApiSpec(
+                    name, own.document, own.server, _frozen(own.headers), own.private, own.digest, rules_of(own)
+                )
+                for name, own in file.openapi.items()
+            }
+        ),
+        langchain=_frozen(
+            {name: LangchainSpec(name, own.source, own.digest, rules_of(own)) for name, own in file.langchain.items()}
+        ),
         agents=_frozen(agents),
         graph=_graph(file.graph),
         verticals=_frozen(file.verticals),
@@ -316,6 +332,20 @@ def _review(review: ReviewFile | None) -> ReviewSpec:
         return ReviewSpec()
     exempt = tuple(Exempt(item.tool, _frozen(item.where)) for item in review.exempt)
     return ReviewSpec(review.keywords, review.ask, review.timeout, review.links, review.canary, exempt)
+
+
+def _server(name: str, file: McpFile) -> McpSpec:
+    return McpSpec(
+        name,
+        file.command,
+        file.url,
+        file.digest,
+        file.env,
+        file.runs,
+        _frozen(file.headers),
+        file.private,
+        rules_of(file),
+    )
 
 
 def _channel(name: str, channel: ChannelFile) -> ChannelSpec:

@@ -19,6 +19,7 @@ from midwatch.config.command_rules import check_command
 from midwatch.config.draft import Draft
 from midwatch.config.file_model import AgentFile, BudgetFile, WhenFile
 from midwatch.config.files import locate
+from midwatch.config.imports_rules import check_imports
 from midwatch.config.policy_rules import check_commits, check_mandates, check_policies, check_sources
 from midwatch.config.routing import aliases
 from midwatch.config.sandbox_rules import check_sandbox
@@ -43,7 +44,7 @@ def cross_check(draft: Draft, *, base: Path, environ: Mapping[str, str]) -> list
     checks = (
         _names(draft),
         _tools(draft, base),
-        _mcp(draft),
+        check_imports(draft, base),
         _agents(draft),
         _own_sandboxes(draft, base, environ),
         _graph(draft),
@@ -93,12 +94,6 @@ def _tools(draft: Draft, base: Path) -> Iterator[Problem]:
         elif kind != "python" or not _MODULE.fullmatch(rest):
             message = f"`{spec}` names no tools; write `builtin.NAME`, `python:FILE.py` or `python:MODULE`"
             yield draft.problem(place, message, "bad-tools")
-
-
-def _mcp(draft: Draft) -> Iterator[Problem]:
-    for name, server in draft.file.mcp.items():
-        if bool(server.command) == (server.url is not None):
-            yield draft.problem(("mcp", name), f"`{name}` must have exactly one of `command` and `url`", "mcp-shape")
 
 
 def _agents(draft: Draft) -> Iterator[Problem]:

@@ -28,6 +28,8 @@ _ENTRIES: Final = frozenset(
         "presets",
         "routes",
         "mcp",
+        "openapi",
+        "langchain",
         "agents",
         "verticals",
         "budgets",

@@ -24,7 +24,6 @@ from midwatch.config.file_types import (
     Duration,
     Effects,
     EnvName,
-    EnvNames,
     Globs,
     Labels,
     Line,
@@ -44,6 +43,7 @@ from midwatch.config.file_types import (
     version,
     words_schema,
 )
+from midwatch.config.imports_model import LangchainFile, McpFile, OpenApiFile
 from midwatch.config.policy_model import Contained, PolicyFile, SourceFile
 from midwatch.config.sandbox_model import Sandboxed
 from midwatch.config.specs import AgentRole, ChannelFormat, ObservedOp, Per, Protocol, Provider
@@ -62,7 +62,6 @@ __all__ = [
     "GrantFile",
     "GraphFile",
     "LimitsFile",
-    "McpFile",
     "ObservedFile",
     "PolicyFile",
     "PriceFile",
@@ -116,15 +115,6 @@ class RouteFile(Block):
         2, description="Further attempts after a failure that may pass."
     )
     timeout: Span = Field(120_000_000, description="Longest time of one call.", json_schema_extra={"default": "120s"})
-
-
-class McpFile(Block):
-    """A server of tools, started by `command` or reached at `url`."""
-
-    command: Lines = Field((), description="Program and arguments.")
-    url: Line | None = Field(None, description="Address, instead of `command`.")
-    digest: Line | None = Field(None, description="Digest that its tools were pinned with.")
-    env: EnvNames = Field((), description="Names of environment variables that it is given.")
 
 
 class LimitsFile(Block):
@@ -397,6 +387,12 @@ class FleetFile(Block):
         (), description="Where tools come from: `builtin.NAME`, `python:FILE.py` or `python:MODULE`."
     )
     mcp: Annotated[dict[Name, McpFile], BeforeValidator(or_empty)] = Field({}, description="Servers of tools, by name.")
+    openapi: Annotated[dict[Name, OpenApiFile], BeforeValidator(or_empty)] = Field(
+        {}, description="Services with an OpenAPI document, by name."
+    )
+    langchain: Annotated[dict[Name, LangchainFile], BeforeValidator(or_empty)] = Field(
+        {}, description="Tools of LangChain, by name."
+    )
     agents: Annotated[dict[Name, AgentFile], BeforeValidator(or_empty)] = Field({}, description="Agents, by name.")
     graph: GraphFile = Field(description="How the agents are put together.")
     verticals: Annotated[dict[Name, Names], BeforeValidator(or_empty)] = Field(

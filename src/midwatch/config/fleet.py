@@ -34,8 +34,10 @@ from midwatch.config.specs import (
     GovernorSpec,
     Grant,
     ImportSpec,
+    LangchainSpec,
     Limits,
     McpSpec,
+    OpenApiSpec,
     PolicySpec,
     PriceSpec,
     ReviewSpec,
@@ -85,6 +87,9 @@ _LATER: Final[Mapping[str, Any]] = {
     "containment": ContainmentSpec(),
     "authority": "running",
     "breakers": BreakersSpec(),
+    "openapi": {},
+    "langchain": {},
+    "servers": {},
 }
 """Blocks that the format did not have from the start, and what they are when a file says nothing: left out of digests then, so
 that a run which waits goes on under a newer version. Fields of specs say the same with `metadata={"later": True}`; a field whose
@@ -130,6 +135,8 @@ class Fleet:
     routes: Mapping[str, RouteSpec]
     tools: tuple[str, ...]
     mcp: Mapping[str, McpSpec]
+    openapi: Mapping[str, OpenApiSpec]
+    langchain: Mapping[str, LangchainSpec]
     agents: Mapping[str, AgentSpec] = field(repr=False)
     graph: TeamSpec | ImportSpec
     verticals: Mapping[str, tuple[str, ...]]
@@ -298,7 +305,7 @@ def _assemble(
     if problems:
         raise InvalidFleet(_sorted(problems))
     used = {agent.route for agent in parts.agents.values()} | {parts.containment.planner}
-    silent = {key for key, nothing in _LATER.items() if getattr(parts, key) == nothing}
+    silent = {key for key, nothing in _LATER.items() if (parts.mcp if key == "servers" else getattr(parts, key)) == nothing}
     policy = {
         "agent_sandboxes": {name: agent.sandbox for name, agent in parts.agents.items()},
         "budgets": parts.budgets,
@@ -307,9 +314,12 @@ def _assemble(
         "environment": parts.environment,
         "gates": parts.gates,
         "grants": parts.grants,
+        "langchain": parts.langchain,
+        "openapi": parts.openapi,
         "policies": parts.policies,
         "review": parts.review,
         "sandbox": parts.sandbox,
+        "servers": parts.mcp,
         "sources": parts.sources,
         "tools": parts.tools,
     }

@@ -24,7 +24,6 @@ def not_guaranteed(fleet: Fleet) -> tuple[Problem, ...]:
         for found in (
             _routes(fleet),
             _agents(fleet),
-            _servers(fleet),
             _operation(fleet),
         )
         for problem in found
@@ -51,11 +50,6 @@ def _agents(fleet: Fleet) -> Iterator[Problem]:
 def _sandbox(fleet: Fleet, place: tuple[str | int, ...], sandbox: SandboxSpec | None) -> Iterator[Problem]:
     if sandbox is not None and sandbox.backend == "gvisor":
         yield _refuse(fleet, place, "the sandbox `gvisor`", "write `backend: docker` and `runtime: runsc`")
-
-
-def _servers(fleet: Fleet) -> Iterator[Problem]:
-    for name in fleet.mcp:
-        yield _refuse(fleet, ("mcp", name), f"the MCP server `{name}`", "write its tools in Python, or take it away")
 
 
 def _operation(fleet: Fleet) -> Iterator[Problem]:

@@ -45,6 +45,8 @@ _KINDS: Final[Mapping[str, AuthorityKind]] = {
     "environment": "gates",
     "tools": "tools",
     "mcp": "tools",
+    "openapi": "tools",
+    "langchain": "tools",
     "routes": "routes",
     "presets": "routes",
     "schedules": "schedules",
@@ -146,10 +148,21 @@ def _blocks(values: Mapping[str, Any]) -> Iterator[tuple[Resource, Any]]:
 def _files(fleet: Fleet) -> Iterator[tuple[Resource, Path]]:
     """Files that are loaded or run: tools and all that they import from beside the fleet file, agents' programs, scenarios."""
     roots = [spec.removeprefix("python:") for spec in fleet.tools if spec.startswith("python:")]
+    named = [(word, fleet.base / word) for server in fleet.mcp.values() for word in server.command if not word.startswith("-")]
+    named = [(word, path) for word, path in named if path.is_file() and path.resolve().is_relative_to(fleet.base.resolve())]
+    roots += [word for word, _ in named if word.endswith(".py")]
+    roots += [library.source.rpartition(":")[0] for library in fleet.langchain.values()]
     if isinstance(fleet.graph, ImportSpec):
         roots.append(fleet.graph.module)
     for path in closure(fleet.base, roots):
         yield ("tools", f"code:{_relative(path, fleet.base)}"), path
+    for word, path in named:
+        if not word.endswith(".py"):  # those stand above, with all that they import
+            yield ("tools", f"code:{_relative(path, fleet.base)}"), path
+    for service in fleet.openapi.values():
+        if "://" not in service.document:
+            path = fleet.base / service.document
+            yield ("tools", f"code:{_relative(path, fleet.base)}"), path
     for agent in fleet.agents.values():
         for program in agent.programs:
             yield ("agents", f"program:{_relative(program.path, fleet.base)}"), program.path

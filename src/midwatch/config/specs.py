@@ -1,7 +1,8 @@
 """Specs: what a fleet file means, as frozen facts.
 
 In:   nothing. Out: the types of `Fleet`'s attributes: routes, agents, graph, budgets, grants, gates and the rest.
-May import: records; the standard library; what stands in `specs_bounds` and `specs_review` is of this module, and imported from here.
+May import: records; the standard library; what stands in `specs_bounds`, `specs_imports`, `specs_review` is of
+this module.
 Must not know: YAML, pydantic, lines, files.
 Units everywhere: money in micro-dollars, time in microseconds, sizes in bytes; all whole numbers.
 """
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from midwatch.config.specs_bounds import BudgetSpec, GovernorSpec, Limits, Per, Rung
+from midwatch.config.specs_imports import LangchainSpec, McpSpec, OpenApiSpec, ToolRules
 from midwatch.config.specs_review import (
     ChannelFormat,
     ChannelSpec,
@@ -46,11 +48,13 @@ __all__ = [
     "GovernorSpec",
     "Grant",
     "ImportSpec",
+    "LangchainSpec",
     "Limits",
     "McpSpec",
     "MountSpec",
     "ObservedOp",
     "ObservedWhen",
+    "OpenApiSpec",
     "Per",
     "PolicySpec",
     "PriceSpec",
@@ -65,6 +69,7 @@ __all__ = [
     "ScheduleSpec",
     "SourceSpec",
     "TeamSpec",
+    "ToolRules",
 ]
 
 Provider = Literal["openai", "anthropic", "scripted"]
@@ -117,17 +122,6 @@ class RouteSpec:
     retries: int = 2
     timeout_us: int = 120_000_000
     missing_env: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class McpSpec:
-    """A server of tools. Exactly one of `command` (argv, not empty) and `url`; `env` names variables it is given."""
-
-    name: str
-    command: tuple[str, ...]
-    url: str | None
-    digest: str | None
-    env: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

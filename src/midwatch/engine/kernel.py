@@ -353,7 +353,7 @@ class Kernel:
             around=around,
             stamp=rebinding.stamp(parts.fleet, self._graph_digest()),
             foreign=self._foreign,
-            withheld=withheld_of(parts.standings),
+            withheld=withheld_of(parts.standings) | parts.registry.pending,
             words=parts.words,
         )
         return await run_segment(segment, row, self._body(row.input))

@@ -191,11 +191,7 @@ def _of_run(
         return
     try:
         own = _own(store, row, environ)
-        known = (
-            registry
-            if own.tools == fleet.tools and own.base == fleet.base
-            else Registry.load(list(own.tools), own.base)
-        )
+        known = registry if _sources(own) == _sources(fleet) else Registry.of_fleet(own)
         before = _Judge(own, known, _Until(store, recorded[-1].decided + 1), run=row.id)
         after = _Judge(fleet, registry, _Until(store, recorded[-1].decided + 1), run=row.id)
     except MidwatchError as fault:
@@ -226,6 +222,11 @@ def _one(call: Call, item: _Recorded, before: _Judge, after: _Judge) -> Compared
 
 def _call(row: RunRow, item: _Recorded) -> Call:
     return Call(row.id, item.decided, item.agent, item.name, item.word)
+
+
+def _sources(fleet: Fleet) -> tuple[object, ...]:
+    """Give what a fleet's tools depend on."""
+    return fleet.tools, fleet.mcp, fleet.openapi, fleet.langchain, fleet.base
 
 
 def _own(store: Store, row: RunRow, environ: Mapping[str, str]) -> Fleet:

@@ -82,7 +82,7 @@ def opened(fleet: Fleet, agent: str, *, home: Path, workspace: Path, environ: Ma
     lone = replace(
         fleet, agents={agent: replace(fleet.agents[agent], sandbox=own)}, sandbox=SandboxSpec(backend="process")
     )
-    registry = Registry.load(list(fleet.tools), fleet.base)
+    registry = Registry.of_fleet(fleet)
     with isolation(
         lone, registry, home=home, env=environ, clock=wiring.clock, make=wiring.backend_of, known=nobody
     ) as chosen:

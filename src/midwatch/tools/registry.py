@@ -1,8 +1,8 @@
 """Registry: the tools of one fleet, loaded once and never changed.
 
-In:   specifications of a fleet file: `builtin.host`, `python:tools.py`, `python:package.module`.
+In:   specifications of a fleet file: `builtin.host`, `python:tools.py`, `python:package.module`; sources that it imports tools from.
 Out:  `Registry`: tools by name, and what a model is offered of them.
-May import: `decorate`, the builtin groups, records, errors. Must not know: agents, grants, who may use what.
+May import: `decorate`, the builtin groups, `importing`, config, records, errors. Must not know: agents, grants, who may use what.
 Why loading runs code: a tool is Python. What it raises meanwhile is one of the fleet's problems, told like the others.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,11 +21,14 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any, Final
 
+from midwatch.config.fleet import Fleet
 from midwatch.errors import InvalidTool, NotFound, Problem
 from midwatch.records.chat import ToolOffer
 from midwatch.tools.beside import Source, importable
 from midwatch.tools.decorate import FILE_MARK, Tool
 from midwatch.tools.helpers import helper_problems
+from midwatch.tools.importing.foreign import Brought
+from midwatch.tools.importing.load import load as load_imported
 
 __all__ = ["BUILTIN_GROUPS", "Registry", "load_file"]
 
@@ -33,9 +37,30 @@ BUILTIN_GROUPS: Final = ("blocks", "files", "gates", "git", "host", "reader", "s
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """Tools by name. `of` makes one of tools at hand, `load` one of a fleet's specifications."""
+    """Tools by name. `of` makes one of tools at hand, `load` one of specifications, `of_fleet` one of all that a fleet names.
+
+    Attributes:
+        sources: what came of every source of imported tools.
+    """
 
     tools: Mapping[str, Tool[..., Any]]
+    sources: tuple[Brought, ...] = ()
+
+    @property
+    def pending(self) -> frozenset[str]:
+        """Tools that differ from their pin: they are known, and may not be called until a person has looked at them."""
+        return frozenset(name for source in self.sources for name in source.pending)
+
+    @property
+    def notes(self) -> tuple[Problem, ...]:
+        """What the operator should know of imported tools: what was left out, what is pending or not pinned."""
+        return tuple(note for source in self.sources for note in source.notes)
+
+    def close(self) -> None:
+        """End the connections and programs that imported tools hold. A later call connects anew."""
+        for source in self.sources:
+            if source.close is not None:
+                source.close()
 
     @staticmethod
     def of(tools: Iterable[Tool[..., Any]]) -> Registry:
@@ -49,6 +74,31 @@ class Registry:
         if problems:
             raise InvalidTool(tuple(problems))
         return Registry(MappingProxyType(kept))
+
+    @staticmethod
+    def of_fleet(fleet: Fleet, environ: Mapping[str, str] | None = None) -> Registry:
+        """Load all tools of a fleet: its own and those that it imports, whose sources are asked for them now.
+
+        Args:
+            environ: where a source's secrets are looked up; this process's own unless given.
+
+        Raises:
+            InvalidTool: everything that is wrong with all of them. MissingExtra: a library is not installed.
+        """
+        problems: list[Problem] = []
+        own: Mapping[str, Tool[..., Any]] = {}
+        try:
+            own = Registry.load(list(fleet.tools), fleet.base).tools
+        except InvalidTool as invalid:
+            problems += invalid.problems
+        brought, lost = load_imported(fleet, os.environ if environ is None else environ)
+        problems += lost
+        found = [("tools", item) for item in own.values()]
+        found += [(source.source, item) for source in brought for item in source.tools]
+        kept, doubles = _unique(found)
+        if problems or doubles:
+            raise InvalidTool((*problems, *doubles))
+        return Registry(MappingProxyType(kept), tuple(brought))
 
     @staticmethod
     def load(specs: Sequence[str], base: Path) -> Registry:

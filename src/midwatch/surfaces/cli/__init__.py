@@ -50,6 +50,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "runs": ("runs:runs", "List runs; show one."),
     "sandbox": ("sandbox:sandbox", "See living sandboxes, stop them, look into one."),
     "store": ("store:store", "Where a home's records are; copy them to a server."),
+    "tools": ("tools:tools", "See a fleet's tools and their contracts; pin those of others."),
     "top": ("top:top", "What is going on: runs, agents, spend against caps."),
     "trace": ("trace:trace", "Show what a run did, node by node."),
     "undo": ("undo:undo", "Take back what a run did, as far as its tools say how."),

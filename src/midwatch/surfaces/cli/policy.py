@@ -138,7 +138,7 @@ def _loaded(settings: Settings, fleet: str) -> tuple[Fleet, Registry]:
 
     loaded, _ = wiring.load_fleet(fleet, environ=os.environ)
     wiring.untouched(loaded, settings.place)
-    return loaded, Registry.load(list(loaded.tools), loaded.base)
+    return loaded, Registry.of_fleet(loaded)
 
 
 def _pairs(texts: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -50,7 +50,7 @@ def simulate(ctx: click.Context, fleet: str, runs: tuple[str, ...], since: str |
         raise UsageProblem("name runs with `--run`, or a time with `--since`, not both")
     loaded, _ = wiring.load_fleet(fleet, environ=os.environ)
     wiring.untouched(loaded, settings.place)
-    registry = Registry.load(list(loaded.tools), loaded.base)
+    registry = Registry.of_fleet(loaded)
     with store_of(settings) as store:
         rows = _chosen(store, loaded.name, runs, since, limit, wiring.clock())
         found = simulate_runs(store, loaded, registry, rows, environ=os.environ)

@@ -41,7 +41,7 @@ def reach(settings: Settings, what: str, fleet: str | None, preset: str | None) 
     whole = fleet is None and Path(what).exists()
     loaded, _ = wiring.load_fleet(what if whole else fleet or ".", preset=preset, environ=os.environ)
     wiring.untouched(loaded, settings.place)
-    registry = Registry.load(list(loaded.tools), loaded.base)
+    registry = Registry.of_fleet(loaded)
     found = [reaching.reach(loaded, registry, name) for name in (loaded.agents if whole else (what,))]
     if settings.json:
         emit({"ok": True, "fleet": loaded.name, "reach": [as_json(item) for item in found]})
