@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from midwatch.engine import quarantine, stopping
+from midwatch.engine import leasing, quarantine, stopping
 from midwatch.engine.mandating import Stale
 from midwatch.engine.observing import where
 from midwatch.engine.passage import Answered, Passage, Waiting, draft, known
@@ -59,6 +59,7 @@ class Journal:
                     draft("gate.used", p.actor, now, {"gate": p.gate.id, "digest": p.gate.digest}, (cause,))
                 )
             tx.budgets.confirm(p.reservation)
+            p.leases = leasing.take(tx, p, now)
             spent, issued = self._containing.recheck(tx, p, now)
             return self._intent(tx, p, (cause, *issued), now, spent)
 
@@ -67,6 +68,10 @@ class Journal:
         except Stale:
             self._record.release(p)
             raise
+        except leasing.Taken as error:
+            self._record.release(p)
+            p.mark("journal", "deny", reason="lease")
+            return self._record.refuse(p, "conflict", str(error), hint="look at what is there once that has ended, then decide anew")
         except GateNotUsable as error:
             self._record.release(p)
             if self._gating.asks_again(p):
@@ -90,6 +95,7 @@ class Journal:
             "attempt": p.attempt,
             "runs": contract.runs,
             **spent,
+            **({"leases": list(p.leases)} if p.leases else {}),
             **where(self._seg.staging.isolation, p.actor.agent, contract.runs),
         }
         seq = tx.ledger.append(draft("intent", p.actor, now, data, causes=causes))

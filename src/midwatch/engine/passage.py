@@ -66,6 +66,7 @@ class Passage:
         label, recalled: of what the call made, once it was made; of the files that it may have read, where there are any of ours.
         basis: what the ruling rests on and what may change before the call begins.
         named: the handles among its arguments. hidden: what of its result comes behind handles; `plain`: its label without what they hold.
+        leases: shared resources that the call writes to, and nobody else meanwhile.
         edited: `checked` holds what a person put in the place of the agent's arguments.
     """
 
@@ -89,6 +90,7 @@ class Passage:
     named: Named | None = None
     plain: Label = UNKNOWN
     hidden: Hidden | None = None
+    leases: tuple[str, ...] = ()
     attempt: int = 1
     seq: int = 0
     started_us: int = 0

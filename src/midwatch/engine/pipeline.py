@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import orjson
 
-from midwatch.engine import acquiring, handles, quarantine
+from midwatch.engine import acquiring, handles, leasing, quarantine
 from midwatch.engine.containing import Containing
 from midwatch.engine.context import Segment
 from midwatch.engine.gating import Gating
@@ -47,6 +47,7 @@ __all__ = ["Pipeline"]
 
 JUDGED: Final = 3
 """How often a call is judged whose grounds change before it begins."""
+LEASE_LOST: Final = "another call took what this one was to write to before it began; nothing was done"
 MOVED: Final = "what this call rests on was changed while it was decided"
 REPEATABLE: Final = ("pure", "read")
 ATTEMPTS: Final = 2
@@ -281,10 +282,12 @@ class Pipeline:
     # 7 perform
     def _moved(self, p: Passage) -> perform.Performed | None:
         """Refuse what was begun and waited for its sandbox while another call changed what it refers to."""
-        if not self._containing.moved(p):
+        taken = leasing.lost(self._seg.store, p)
+        if not taken and not self._containing.moved(p):
             return None
         p.started_us = self._seg.clock()
-        return perform.Performed(value=None, error=ErrorBody("conflict", MOVED), detail=None, duration_us=0, began=False)
+        error = ErrorBody("conflict", LEASE_LOST if taken else MOVED)
+        return perform.Performed(value=None, error=error, detail=None, duration_us=0, began=False)
 
     async def _perform(self, p: Passage, turn: Turn) -> perform.Performed:
         tool, checked = known(p)
@@ -299,7 +302,12 @@ class Pipeline:
         return await perform.perform(tool, checked, context=self._gating.place(p).context, sandbox=turn)
 
     def _doubtful(self, p: Passage, performed: perform.Performed, turn: Turn) -> bool:
-        """Say whether nobody knows what the call did. In a sandbox that is known, unless it asked for something outside."""
+        """Say whether nobody knows what the call did. In a sandbox that is known, unless it asked for something outside.
+
+        Nor does anybody where another call took what this one wrote to: whose write stands a person must say.
+        """
+        if performed.began and leasing.lost(self._seg.store, p):
+            return True
         if known(p)[0].contract.effect in REPEATABLE or not performed.unclear:
             return False
         return turn.asked if turn.loose else True

@@ -69,6 +69,7 @@ EventKind = Literal[
     "breaker.changed",
     "flag.raised",
     "flag.lowered",
+    "lease.released",
     "fleet.loaded",
 ]
 """Closed list. `proposed, decided, intent, finished` are the four of one proposal (DESIGN.md, section 2)."""

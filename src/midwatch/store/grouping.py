@@ -28,6 +28,7 @@ from midwatch.store.connection import Connection
 from midwatch.store.flags import SqlFlags
 from midwatch.store.gates import SqlGates
 from midwatch.store.journal import SqlEffects, SqlFences
+from midwatch.store.leases import SqlLeases
 from midwatch.store.ledger import SqlBlobs, SqlLedger
 from midwatch.store.people import SqlNotices, SqlPrincipals
 from midwatch.store.port import Tx
@@ -45,8 +46,8 @@ class SqlTx:
     """`store.port.Tx` over one connection; the ledger is made anew for each transaction, the rest is stateless."""
 
     __slots__ = (
-        "authority", "baselines", "blobs", "breakers", "budgets", "causes", "checkpoints", "effects", "fences", "flags", "gates", "ledger",
-        "notices", "principals", "runs", "sql", "transitions", "watch",
+        "authority", "baselines", "blobs", "breakers", "budgets", "causes", "checkpoints", "effects", "fences", "flags", "gates", "leases",
+        "ledger", "notices", "principals", "runs", "sql", "transitions", "watch",
     )  # fmt: skip
 
     def __init__(self, connection: Connection) -> None:
@@ -67,6 +68,7 @@ class SqlTx:
         self.baselines = SqlBaselines(connection)
         self.breakers = SqlBreakers(connection)
         self.flags = SqlFlags(connection)
+        self.leases = SqlLeases(connection)
         self.checkpoints = SqlCheckpoints(connection)
 
     def renew(self) -> None:

@@ -92,6 +92,7 @@ class SqlEffects:
         ).rowcount
         if changed != 1:
             raise FenceLost(f"effect `{effect}` is no longer this worker's to finish")
+        self._unlease(effect)
 
     def list(self, run: str, *, statuses: Sequence[str] = ()) -> Sequence[EffectRow]:
         """In order of intent."""
@@ -110,6 +111,11 @@ class SqlEffects:
         ).rowcount
         if changed != 1:
             raise GateNotUsable(f"effect `{effect}` is not in doubt")
+        self._unlease(effect)
+
+    def _unlease(self, effect: str) -> None:
+        """What has ended writes nowhere any more."""
+        self._sql.execute("DELETE FROM lease WHERE effect = ?", (effect,))
 
 
 class SqlFences:

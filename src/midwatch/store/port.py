@@ -31,6 +31,7 @@ from midwatch.store.authority import Authorities
 from midwatch.store.baselines import Baselines
 from midwatch.store.breakers import Breakers
 from midwatch.store.flags import Flags
+from midwatch.store.leases import Leases
 from midwatch.store.history import Causes
 
 __all__ = [
@@ -458,6 +459,10 @@ class Tx(Protocol):
     @property
     def flags(self) -> Flags:
         """What people stopped for more than one run."""
+
+    @property
+    def leases(self) -> Leases:
+        """Which call writes to which shared resource."""
 
     @property
     def checkpoints(self) -> Checkpoints:

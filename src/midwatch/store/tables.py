@@ -286,6 +286,18 @@ _table(
     _text("by"),
     _whole("at_us"),
 )
+_table(
+    "lease",
+    _text("resource", key=True),
+    _text("effect", key=True),
+    _text("run"),
+    _text("agent"),
+    _text("tool"),
+    _whole("epoch"),
+    _whole("taken_us"),
+    _whole("until_us"),
+    sa.Index("lease_effect", "effect"),
+)
 _table("setting", _text("key", key=True), _blob("value"))
 _table(
     "authority",

@@ -34,6 +34,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "inbox": ("inbox:inbox", "See and answer what waits for a person."),
     "effects": ("effects:effects", "Show what a run was seen to do; commit or discard it."),
     "doctor": ("doctor:doctor", "Check this machine and the home."),
+    "leases": ("leases:leases", "See which call writes where; release it."),
     "mandate": ("mandate:mandate", "Show what a run was allowed in advance, and what is left."),
     "breakers": ("breakers:breakers", "See what stopped by itself; let it go on."),
     "kill": ("control:kill", "Stop a run, an agent, a tool, a vertical, or all, for good."),

@@ -65,6 +65,17 @@ def upgrade() -> None:
         sa.Column("at_us", sa.Integer, nullable=False),
         sa.PrimaryKeyConstraint("scope", "fleet"),
     )
+    _lease()
+
+
+def _lease() -> None:
+    op.create_table(
+        "lease",
+        *(sa.Column(name, sa.Text, nullable=False) for name in ("resource", "effect", "run", "agent", "tool")),
+        *(sa.Column(name, sa.Integer, nullable=False) for name in ("epoch", "taken_us", "until_us")),
+        sa.PrimaryKeyConstraint("resource", "effect"),
+    )
+    op.create_index("lease_effect", "lease", ["effect"])
 
 
 def _authority() -> None:
