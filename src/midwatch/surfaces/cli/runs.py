@@ -15,6 +15,7 @@ from midwatch.records.run import RUN_STATUSES
 from midwatch.surfaces.cli.common import Settings, command_options, emit, find_run, moment, money, seconds, store_of
 from midwatch.surfaces.cli.handoffs import handoffs
 from midwatch.surfaces.cli.runs_export import export
+from midwatch.surfaces.cli.runs_look import diff, state
 
 if TYPE_CHECKING:
     from midwatch.records.run import RunRow
@@ -30,6 +31,8 @@ def runs() -> None:
 
 runs.add_command(handoffs)
 runs.add_command(export)
+runs.add_command(diff)
+runs.add_command(state)
 
 
 @runs.command("ls", short_help="List runs, newest first.")
