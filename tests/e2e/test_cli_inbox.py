@@ -103,6 +103,18 @@ def test_from_question_to_undo(desk: Desk) -> None:
     assert desk.json("verify")["ok"]
 
 
+@pytest.mark.req("STOP-1")
+def test_attack_an_answer_does_not_take_a_pause_back(desk: Desk) -> None:
+    """Whoever goes on with what was answered leaves a paused run alone; who goes on with that run lifts the pause."""
+    run = desk.office.run(speaks="boss").run
+    desk("pause", run, "--reason", "wait", who="ops")
+    for gate in gates(desk).values():
+        desk("inbox", "deny", gate, who="ops")
+    assert [] == desk.json("resume", "--answered", who="ops")["runs"]
+    assert [] == desk.office.calls()
+    assert "done" == desk.json("resume", run, who="ops")["status"]
+
+
 @pytest.mark.req("INBOX-7")
 def test_steering_takes_a_token_where_people_have_them(desk: Desk) -> None:
     """cancel, resolve, resume and approve are refused without one, and `--by` is no way around."""

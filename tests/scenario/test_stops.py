@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from midwatch import wiring
-from midwatch.engine import stops
+from midwatch.engine import runner, stops
+from midwatch.engine.context import Segment
+from midwatch.engine.program import program_of
 from midwatch.records.decision import Halt
 from midwatch.records.event import Event
 from midwatch.records.run import RunResult
@@ -85,3 +87,29 @@ def test_a_mark_of_kill_outlives_the_worker_that_never_read_it(trial: Trial) -> 
     assert "cancelled" == trial.run(first.run).status
     with trial.store() as store:
         assert asked == len(store.read(lambda tx: tx.effects.list(first.run)))
+
+
+@pytest.mark.req("STOP-1")
+@pytest.mark.parametrize("again", [True, False])
+def test_attack_a_pause_that_comes_while_somebody_goes_on_holds(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch, *, again: bool
+) -> None:
+    """Whoever goes on lifts what they have seen, not what was said since, whether the run had been paused before or not."""
+    result, _ = stopped_in_flight(trial, "pause", None)
+    trial.rules([DONE])
+    if not again:
+        with trial.store() as store:
+            store.write(lambda tx: tx.runs.clear_halt(result.run))
+    with wiring.open(trial.fleet, home=trial.home, workdir=trial.work, environ={}) as kernel:
+
+        def late(seg: Segment) -> bytes:
+            stops.stop_run(seg.store, seg.run, kind="pause", by="ben", reason="wait", at_us=wiring.clock())
+            return program_of(seg)
+
+        monkeypatch.setattr(runner, "program_of", late)
+        assert "paused" == kernel.resume(result.run).status
+        monkeypatch.undo()
+        monkeypatch.delenv("MIDWATCH_TOKEN", raising=False)
+        mark = kernel.store.read(lambda tx: tx.runs.halt(result.run))
+        assert ("ben", "wait") == (mark and mark.by, mark and mark.reason)
+        assert "done" == kernel.resume(result.run).status

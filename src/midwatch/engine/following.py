@@ -34,14 +34,14 @@ class Resumer(Protocol):
 
 
 def ready(store: Store, *, since_us: int, at_us: int) -> list[RunRow]:
-    """Give the runs that wait and can go on; gates that nobody answered in time are closed first.
+    """Give the runs that wait and can go on, without those that were stopped; gates that nobody answered in time are closed first.
 
     Args:
         since_us: answers before this are not looked at; 0 for all.
     """
     if store.read(lambda tx: tx.gates.overdue(at_us)):
         store.write(lambda tx: answering.expire(tx, at_us))
-    found = store.read(lambda tx: [tx.runs.get(run) for run in tx.gates.ready(since_us)])
+    found = store.read(lambda tx: [tx.runs.get(run) for run in tx.gates.ready(since_us) if tx.runs.halt(run) is None])
     return [row for row in found if row is not None]
 
 

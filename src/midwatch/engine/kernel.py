@@ -36,8 +36,9 @@ from midwatch.engine.vouching import vouch
 from midwatch.errors import Divergence, MidwatchError, NotFound, NotGuaranteed, RunHalted, UsageProblem
 from midwatch.gates.review import Speaker, unmanned
 from midwatch.governor import budgets
-from midwatch.graph import foreign, team
+from midwatch.graph import foreign, states, team
 from midwatch.graph.govern import Kit, NotRunning
+from midwatch.records.decision import Halt
 from midwatch.records.event import EventDraft
 from midwatch.records.gate import GateRow
 from midwatch.records.label import Label
@@ -252,7 +253,7 @@ class Kernel:
             NotFound: no such run. RunHeld: another process runs it. Divergence: fleet, policy or graph have changed.
         """
         require(self._parts.speaker, "operator", "go on with a run")
-        row = self._parts.store.read(lambda tx: tx.runs.get(run))
+        row, mark = self._parts.store.read(lambda tx: (tx.runs.get(run), tx.runs.halt(run)))
         if row is None:
             raise NotFound(f"no run `{run}` in this home; `midwatch runs ls` lists them")
         self._refuse_unkept()
@@ -260,6 +261,7 @@ class Kernel:
             return result_of(row, row.head or "", self._body(row.output))
         if row.status == "cancelled":
             raise RunHalted(f"run `{run[:7]}` was cancelled for good; start a new one with `midwatch run`")
+        self._parts.store.read(lambda tx: states.refuse_newer(tx, run))
         fleet = self._parts.fleet
         self._parts.store.read(lambda tx: stopping.new_run(tx, fleet))
         mine = rebinding.stamp(fleet, self._graph_digest())
@@ -272,7 +274,7 @@ class Kernel:
             parts = self._parts
             row = rebinding.rebind(parts.store, row, mine, speaker=parts.speaker, reason=reason, at_us=parts.clock())
         self._parts.store.write(lambda tx: self._counts(tx, self._parts.clock()), durable=True)
-        return await self._segment(row)
+        return await self._segment(row, lifts=mark)
 
     def _counts(self, tx: Tx, now: int) -> tuple[int, ...]:
         """Let the fleet's own authority count as it was judged; gives the events by which it does."""
@@ -327,7 +329,7 @@ class Kernel:
 
         return parts.store.write(work, durable=True)
 
-    async def _segment(self, row: RunRow) -> RunResult:
+    async def _segment(self, row: RunRow, lifts: Halt | None = None) -> RunResult:
         parts = self._parts
         around = parts.store.read(budgets.around)
         epoch = self._take(row.id)
@@ -356,7 +358,7 @@ class Kernel:
             withheld=withheld_of(parts.standings) | parts.registry.pending,
             words=parts.words,
         )
-        return await run_segment(segment, row, self._body(row.input))
+        return await run_segment(segment, row, self._body(row.input), lifts=lifts)
 
     def _take(self, run: str) -> int:
         parts, owner = self._parts, f"{os.getpid()}:{secrets.token_hex(4)}"

@@ -44,8 +44,9 @@ from midwatch.errors import (
     UsageProblem,
 )
 from midwatch.governor import scopes
-from midwatch.graph.saver import Saver
+from midwatch.graph.states import TeamSaver
 from midwatch.graph.team import build
+from midwatch.records.decision import Halt
 from midwatch.records.event import EventDraft, EventKind
 from midwatch.records.run import RunResult, RunRow, RunStatus
 from midwatch.store.port import Tx
@@ -106,26 +107,27 @@ class _Course:
             await self.hosted.governed.abort()
 
 
-async def run_segment(segment: Segment, row: RunRow, request: Any) -> RunResult:
+async def run_segment(segment: Segment, row: RunRow, request: Any, *, lifts: Halt | None = None) -> RunResult:
     """Run until the end, an interrupt or a halt, and write down how it stopped.
 
     Args:
         segment: its `epoch` holds the lease.
         request: the run's input, used when no checkpoint exists yet.
+        lifts: the mark that whoever goes on with the run has seen; a pause that came after it holds.
     """
     seg = segment
     began = seg.clock()
     with tracing_context(enabled=False):  # a variable of the environment would send the graph's state to a service
-        return await _run(seg, row, request, began)
+        return await _run(seg, row, request, began, lifts)
 
 
-async def _run(seg: Segment, row: RunRow, request: Any, began: int) -> RunResult:
+async def _run(seg: Segment, row: RunRow, request: Any, began: int, lifts: Halt | None) -> RunResult:
     try:
         course = _course(seg)
     except MidwatchError:
         seg.store.write(lambda tx: tx.fences.release(seg.run, epoch=seg.epoch))
         raise
-    _begin(seg, row, began)
+    _begin(seg, row, began, lifts)
     seg.meter = Meter(seg, row, began)
     seg.meter.tick(began)
     stop = _Stop("interrupted", code="interrupted", message="the process was stopped; `midwatch resume` goes on")
@@ -173,7 +175,7 @@ def _course(seg: Segment) -> _Course:
         NotGuaranteed, InvalidFleet: there is none that this version can run.
     """
     if isinstance(seg.fleet.graph, TeamSpec):
-        saver = Saver(seg.store, run=seg.run, epoch=seg.epoch, stamp=seg.stamp)
+        saver = TeamSaver(seg.store, run=seg.run, epoch=seg.epoch, stamp=seg.stamp)
         return _Course(build(seg.fleet.graph, Nodes(seg), saver))
     if seg.foreign is None:
         raise NotGuaranteed("the imported graph was not loaded; open the fleet with `midwatch.open`")
@@ -181,9 +183,8 @@ def _course(seg: Segment) -> _Course:
     return _Course(hosted.graph, hosted)
 
 
-def _begin(seg: Segment, row: RunRow, now: int) -> None:
+def _begin(seg: Segment, row: RunRow, now: int, lifts: Halt | None) -> None:
     """Charge what a dead worker left open, set the caps, and say that the run is up."""
-
     program = program_of(seg)
 
     def work(tx: Tx) -> None:
@@ -191,7 +192,8 @@ def _begin(seg: Segment, row: RunRow, now: int) -> None:
         books.close(tx, seg.run, at_us=now)
         scopes.set_caps(tx.budgets, seg.fleet, run=seg.run, at_us=now)
         mark = tx.runs.halt(seg.run)
-        if mark is not None and mark.kind == "pause" and row.segment > 0:  # a person resumes; nobody resumes what was killed
+        if mark is not None and mark.kind == "pause" and mark == lifts and row.segment > 0:
+            # a person resumes; nobody resumes what was killed, or was paused since that person spoke
             tx.runs.clear_halt(seg.run)
         tx.runs.update(
             seg.run,
