@@ -14,6 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("shared", suppress_health_check=[HealthCheck.too_slow], deadline=None)
+settings.load_profile("shared")  # how fast examples are made says how busy the machine is, and nothing about the code
 
 pytest_plugins = [
     "tests.docker_engine",

@@ -41,7 +41,7 @@ def cached(source: Path) -> Path:
     return source.parent / "__pycache__" / f"{source.stem}.{sys.implementation.cache_tag}.pyc"
 
 
-@pytest.mark.req("CLAUSE-24")
+@pytest.mark.req("OWN-3")
 @pytest.mark.parametrize("name", ["beside_tools", "beside_helper"])
 def test_attack_planted_bytecode_does_not_run_in_the_place_of_the_source(tmp_path: Path, name: str) -> None:
     """The tools' own file, and one that it imports, are compiled from what was looked at."""
@@ -53,7 +53,7 @@ def test_attack_planted_bytecode_does_not_run_in_the_place_of_the_source(tmp_pat
     assert sys.modules["beside_helper"].SAID == 1
 
 
-@pytest.mark.req("CLAUSE-24")
+@pytest.mark.req("OWN-3")
 @pytest.mark.parametrize("file", ["beside_package/__pycache__", "beside_package.pyc", "beside_package.so"])
 def test_attack_nor_in_a_package_nor_before_it(tmp_path: Path, file: str) -> None:
     """Modules of a package are compiled from their source; no other kind of file comes before it."""
@@ -69,7 +69,7 @@ def test_attack_nor_in_a_package_nor_before_it(tmp_path: Path, file: str) -> Non
     assert sys.modules["beside_package.part"].SAID == 2
 
 
-@pytest.mark.req("CLAUSE-24")
+@pytest.mark.req("OWN-3")
 @pytest.mark.parametrize("end", ["py", "pyc"])
 def test_attack_what_some_library_would_like_to_have_is_not_found_there(tmp_path: Path, end: str) -> None:
     """A module that the fleet's own code does not name is not imported from beside it, whoever looks for it."""
@@ -82,7 +82,7 @@ def test_attack_what_some_library_would_like_to_have_is_not_found_there(tmp_path
         importlib.import_module("beside_optional")
 
 
-@pytest.mark.req("CLAUSE-24")
+@pytest.mark.req("OWN-3")
 def test_twin_what_the_code_names_is_found_when_it_is_needed(tmp_path: Path) -> None:
     """An import within a function is found later, as it was told before."""
     later = TOOL.format(more="\ndef later() -> int:\n    import beside_later\n\n    return beside_later.SAID\n")

@@ -42,7 +42,14 @@ class Unpacked:
 
 
 @tool(
-    name="blocks.write", effect="write", idempotent=True, open_world=False, observers=(), runs="sandbox", timeout="30s"
+    name="blocks.write",
+    effect="write",
+    idempotent=True,
+    reversible=False,
+    open_world=False,
+    observers=(),
+    runs="sandbox",
+    timeout="30s",
 )
 def write(context: ToolContext, text: Annotated[str, Field(max_length=MAX_FILE), Arg(role="command")]) -> Unpacked:
     """Write every file of a Markdown text below the working directory: one fenced block for each, its path in the info string.

@@ -24,8 +24,8 @@ HANDLES: Final = 8
 ANSWERS: Final = 20
 """Values of one fact, at most."""
 
-_Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
-_Option = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.-]{0,39}$")]
+_Name = Annotated[str, Field(max_length=40, pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+_Option = Annotated[str, Field(max_length=40, pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.-]{0,39}$")]
 _Number = Annotated[float, Field(ge=-1e15, le=1e15)]
 
 
@@ -75,7 +75,7 @@ class Facts:
 )
 def facts(
     handles: Annotated[
-        list[Annotated[str, Field(pattern=r"^h:[0-9a-f]{32}$")]],
+        list[Annotated[str, Field(max_length=34, pattern=r"^h:[0-9a-f]{32}$")]],
         Field(min_length=1, max_length=8),
         Arg(role="selector"),
     ],
