@@ -36,7 +36,7 @@ from midwatch.engine.vouching import vouch
 from midwatch.errors import Divergence, MidwatchError, NotFound, NotGuaranteed, RunHalted, UsageProblem
 from midwatch.gates.review import Speaker, unmanned
 from midwatch.governor import budgets
-from midwatch.graph import foreign, team
+from midwatch.graph import foreign, states, team
 from midwatch.graph.govern import Kit, NotRunning
 from midwatch.records.decision import Halt
 from midwatch.records.event import EventDraft
@@ -261,6 +261,7 @@ class Kernel:
             return result_of(row, row.head or "", self._body(row.output))
         if row.status == "cancelled":
             raise RunHalted(f"run `{run[:7]}` was cancelled for good; start a new one with `midwatch run`")
+        self._parts.store.read(lambda tx: states.refuse_newer(tx, run))
         fleet = self._parts.fleet
         self._parts.store.read(lambda tx: stopping.new_run(tx, fleet))
         mine = rebinding.stamp(fleet, self._graph_digest())
