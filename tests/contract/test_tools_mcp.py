@@ -197,8 +197,9 @@ def test_a_server_over_http_is_reached_at_the_named_place_only(tmp_path: Path, p
     closed = f"mcp:\n  docs: {{url: 'https://127.0.0.1:{port}/mcp'}}\n"
     with pytest.raises(InvalidTool):
         Registry.of_fleet(fleet_at(tmp_path, closed), {})
-    block = f"mcp:\n  docs: {{url: 'http://127.0.0.1:{port}/mcp', private: true, {DECLARED}, timeout: 8s}}\n"
-    caller = Caller(Registry.of_fleet(fleet_at(tmp_path, block), {}), tmp_path)
+    more = "headers: {X-Token: '${secret:T}'}"
+    block = f"mcp:\n  docs: {{url: 'http://127.0.0.1:{port}/mcp', private: true, {DECLARED}, timeout: 8s, {more}}}\n"
+    caller = Caller(Registry.of_fleet(fleet_at(tmp_path, block), {"T": SECRET}), tmp_path)
     assert {"title": "a", "count": 5} == caller.call("docs.search", {"query": "a"}).data
     assert caller.call("docs.giant").truncated
     assert "upstream" == caller.fails("docs.wipe", {"name": "x"})

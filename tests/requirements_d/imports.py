@@ -9,4 +9,7 @@ REQUIREMENTS: dict[str, str] = {
     "IMPORT-6": "tools that differ from their pin are pending: known, and called by nobody",
     "IMPORT-7": "a server over HTTP is reached at the address that the fleet names, private ones only by its word",
     "IMPORT-8": "tools are listed, shown, linted and pinned from the command line, and a pin changes nothing else of the file",
+    "IMPORT-9": "operations of an OpenAPI document are tools: closed schemas, the method's effect at least, one envelope for every answer",
+    "IMPORT-10": "a described service is asked at its one host over checked TLS: no private address, no redirect, no secret comes back",
+    "IMPORT-11": "a document that refers elsewhere, unfolds without end or is none costs its own tools and nothing else",
 }

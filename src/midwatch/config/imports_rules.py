@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from midwatch.config.draft import Draft
 from midwatch.config.files import locate
+from midwatch.config.specs_imports import SECRET
 from midwatch.config.yaml_source import Place
 from midwatch.errors import Problem
 
@@ -43,7 +44,22 @@ def check_imports(draft: Draft, base: Path) -> Iterator[Problem]:
             )
         elif file.endswith(".py"):
             yield from _file(draft, at, base, file, "tools file")
+    yield from _headers(draft)
     yield from _twice(draft)
+
+
+def _headers(draft: Draft) -> Iterator[Problem]:
+    blocks = [("mcp", name, server.headers) for name, server in draft.file.mcp.items()]
+    blocks += [("openapi", name, service.headers) for name, service in draft.file.openapi.items()]
+    for block, name, headers in blocks:
+        for header, value in headers.items():
+            if "${" in SECRET.sub("", value):
+                message = "a secret is written `${secret:NAME}`; nothing else is replaced"
+                yield draft.problem((block, name, "headers", header), message, "misplaced-variable")
+            elif not (value.isascii() and value.isprintable()):
+                yield draft.problem(
+                    (block, name, "headers", header), "holds a sign that no header can hold", "bad-form"
+                )
 
 
 def _mcp(draft: Draft) -> Iterator[Problem]:

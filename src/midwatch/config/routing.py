@@ -277,6 +277,8 @@ def _is_text(place: Place) -> bool:
     # Prompts and inputs are for models: `${…}` in them is their own. Secrets in headers have a check of their own.
     if place[-5:-3] == ("sandbox", "egress") and place[-2:-1] == ("headers",):
         return True
+    if place[:1] in (("mcp",), ("openapi",)) and place[2:3] == ("headers",):
+        return True
     return (place[:1] == ("agents",) and place[-1:] == ("prompt_text",)) or place[:1] == ("schedules",)
 
 

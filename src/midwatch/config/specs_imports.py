@@ -14,9 +14,9 @@ from typing import Final, Literal
 
 from midwatch.records.effect import EffectClass, Role
 
-__all__ = ["ImportedSpec", "LangchainSpec", "McpSpec", "OpenApiSpec", "ToolRules", "secrets_in"]
+__all__ = ["SECRET", "ImportedSpec", "LangchainSpec", "McpSpec", "OpenApiSpec", "ToolRules", "secrets_in"]
 
-_SECRET: Final = re.compile(r"\$\{secret:([A-Za-z_][A-Za-z0-9_]*)\}")
+SECRET: Final = re.compile(r"\$\{secret:([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,4 +95,4 @@ ImportedSpec = McpSpec | OpenApiSpec | LangchainSpec
 
 def secrets_in(headers: Mapping[str, str]) -> tuple[str, ...]:
     """List the variables that headers name as `${secret:NAME}`."""
-    return tuple(sorted({name for value in headers.values() for name in _SECRET.findall(value)}))
+    return tuple(sorted({name for value in headers.values() for name in SECRET.findall(value)}))

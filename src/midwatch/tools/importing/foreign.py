@@ -127,7 +127,7 @@ def brought(
         try:
             tool = _tool(namespace.replace("-", "_"), one, call(one), rules)
         except (InvalidTool, SchemaRefused) as refused:
-            notes.append(Problem(source, f"a tool is left out: {refused}"[:600], "tool-left-out"))
+            notes.append(Problem(source, f"`{_sentence(one.name[:64])}` is left out: {refused}"[:600], "tool-left-out"))
             continue
         name = tool.contract.name
         if name in made:

@@ -46,6 +46,10 @@ def _bring(kind: str, spec: Any, fleet: Fleet, environ: Mapping[str, str]) -> Br
             from midwatch.tools.importing import mcp  # noqa: PLC0415 - an extra
 
             return mcp.bring(spec, fleet.base, environ)
+        if kind == "openapi":
+            from midwatch.tools.importing import openapi  # noqa: PLC0415 - TLS and YAML, only where they are needed
+
+            return openapi.bring(spec, fleet.base, environ)
     except ModuleNotFoundError as missing:
         if (missing.name or "").startswith("midwatch"):
             raise
