@@ -30,6 +30,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "check": ("check:check", "Check a fleet file; every problem at once."),
     "completion": ("completion:completion", "Print the completion script of a shell."),
     "grants": ("grants:grants", "See and answer changes of what fleets may do."),
+    "graph": ("graph:graph", "Draw a fleet's graph, offline."),
     "handles": ("handles:handles", "Show what agents were given behind handles."),
     "inbox": ("inbox:inbox", "See and answer what waits for a person."),
     "effects": ("effects:effects", "Show what a run was seen to do; commit or discard it."),
