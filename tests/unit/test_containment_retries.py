@@ -144,3 +144,38 @@ def test_a_change_that_is_read_late_hides_none_that_came_after_the_refusal() -> 
     found = after(depended=None, changes=[(20, "late"), (3, "early")]).escalation(at("etc/x", kind="path"))
     assert found is not None
     assert (10, 20, "late") == (found.refused, found.changed, found.resource)
+
+
+@pytest.mark.req("RETRY-1")
+@pytest.mark.parametrize(
+    ("first", "again"),
+    [
+        ("/ws/etc/x", "etc/x"),
+        ("file:///ws/etc/x", "etc/x"),
+        ("https://api.example/x", "https://API.example:443/x/?again=1"),
+        ("https://api.example/x", "http://ann@api.example/x#again"),
+        ("Ann@example.org", "mailto:ann@example.org"),
+        ("db.users", "DB.Users"),
+        ("caf\u00e9 menu", "cafe\u0301  menu"),
+        (7, "7"),
+    ],
+)
+def test_attack_another_spelling_of_what_was_refused(first: object, again: object) -> None:
+    """Case, schemes, users, queries, composed letters, the folder in front: services take them for the same, so they are."""
+    place = [Place("to", "to", first, "target", None, None)]
+    tree = after(depended=None, changes=[(12, "grants")], first=attempted("files.write", "write", place, root="/ws"))
+    place = [Place("to", "to", again, "target", None, None)]
+    assert tree.escalation(attempted("other.write", "write", place, root="/ws")) is not None
+
+
+@pytest.mark.req("RETRY-1")
+@pytest.mark.parametrize(
+    ("first", "other"),
+    [("/ws/etc/x", "/etc/x"), ("https://api.example/x", "https://api.example/y"), ("a@example.org", "b@example.org")],
+)
+def test_twin_another_thing_is_another_thing(first: object, other: object) -> None:
+    """What is written much alike and is something else was not refused."""
+    place = [Place("to", "to", first, "target", None, None)]
+    tree = after(depended=None, changes=[(12, "grants")], first=attempted("files.write", "write", place, root="/ws"))
+    place = [Place("to", "to", other, "target", None, None)]
+    assert tree.escalation(attempted("other.write", "write", place, root="/ws")) is None

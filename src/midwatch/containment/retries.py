@@ -10,12 +10,14 @@ Source: CONTAINMENT.md, clause 30; denials as facts of the graph: arXiv 2604.040
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from bisect import bisect_right, insort
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from midwatch.containment.canon import Canonical, canonical
+from midwatch.containment.canon import Canonical, canonical, url_parts
 from midwatch.containment.roles import Place
 from midwatch.records.effect import EffectClass
 from midwatch.sandbox.effects import Request
@@ -155,12 +157,16 @@ class Retries:
         return min(found, default=None)
 
 
-def attempted(tool: str, effect: EffectClass, places: Iterable[Place]) -> Attempt:
-    """Give what a call attempts: all readings of what it names. A call that names nothing is about its tool."""
+def attempted(tool: str, effect: EffectClass, places: Iterable[Place], *, root: str = "") -> Attempt:
+    """Give what a call attempts: all readings of what it names. A call that names nothing is about its tool.
+
+    Args:
+        root: the folder from which relative paths are meant.
+    """
     found: set[Canonical] = set()
     for place in places:
         if place.role in _ROLES or place.deref is not None:
-            found |= _readings(place.value, place.kind)
+            found |= _readings(place.value, place.kind, root)
     return Attempt(effect, frozenset(found) or frozenset({Canonical("tool", tool)}))
 
 
@@ -179,10 +185,32 @@ def refused_request(seq: int, request: Request) -> Refusal | None:
     return Refusal(seq, Attempt(effect, readings or frozenset({Canonical("host", request.host)})), "permission")
 
 
-def _readings(value: Any, kind: str | None) -> frozenset[Canonical]:
+def _readings(value: Any, kind: str | None, root: str = "") -> frozenset[Canonical]:
     """Give every value that a tool could take this for: one tool's path is another's text."""
     found = {canonical(value, kind), canonical(value)}
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = str(value)
     if isinstance(value, str):
         found |= {canonical(value, other) for other in _KINDS}
         found.add(Canonical("text", value.strip()))
+        found |= set(_roughly(value, root))
     return frozenset(item for item in found if item is not None)
+
+
+def _roughly(text: str, root: str) -> Iterator[Canonical]:
+    """Give readings in which spellings fall together that many services take for one: case, composed letters, schemes, users, queries."""
+    plain = _plain(text)
+    for scheme in ("mailto:", "file://"):
+        plain = plain.removeprefix(scheme)
+    yield Canonical("rough", plain)
+    if "://" in plain:
+        host, _, rest = re.split(r"[?#]", plain.partition("://")[2])[0].partition("/")
+        parts = url_parts(f"http://{host.rpartition('@')[2]}/{rest}")
+        if parts is not None:
+            yield Canonical("rough", f"//{parts[1]}{parts[3]}")
+    elif (path := canonical(plain, "path")) is not None:
+        yield Canonical("rough", path.value.removeprefix(f"{_plain(root).rstrip('/')}/") if root else path.value)
+
+
+def _plain(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

@@ -182,7 +182,7 @@ class Outcomes:
 
     def _attempt(self, p: Passage) -> Attempt:
         tool, checked = known(p)
-        return _attempt(tool.contract, checked.arguments)
+        return _attempt(tool.contract, checked.arguments, str(self._seg.workdir))
 
     def _asked_by(self) -> str | None:
         row = self._seg.store.read(lambda tx: tx.runs.get(self._seg.run))
@@ -338,11 +338,11 @@ class Outcomes:
         """Give what a call attempted. Of a tool that is there no more: whatever it named, by any effect."""
         contracts = list(self._known(tool, values))
         for contract, kept in contracts:
-            yield _attempt(contract, kept)
+            yield _attempt(contract, kept, str(self._seg.workdir))
         if not contracts:
             named = [Place("", "", value, "target") for value in _leaves(values, 0)]
             for effect in EFFECT_CLASSES:
-                yield attempted(tool, effect, named)
+                yield attempted(tool, effect, named, root=str(self._seg.workdir))
 
     def _known(self, tool: str, values: Any) -> Iterator[tuple[ToolContract, Mapping[str, Any]]]:
         registry = self._seg.registry
@@ -360,9 +360,9 @@ def able(read: Callable[[Callable[[Tx], Any]], Any], role: str, *, tool: str, as
     return not rows or any(row.has(role) and row.reaches(tool) for row in mine)
 
 
-def _attempt(contract: ToolContract, values: Mapping[str, Any]) -> Attempt:
+def _attempt(contract: ToolContract, values: Mapping[str, Any], root: str) -> Attempt:
     try:
-        return attempted(contract.name, contract.effect, places(contract, values))
+        return attempted(contract.name, contract.effect, places(contract, values), root=root)
     except TooMany:  # containment refuses it; to be the same as such a call, it takes the same tool
         return attempted(contract.name, contract.effect, ())
 
