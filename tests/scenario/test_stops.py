@@ -113,3 +113,14 @@ def test_attack_a_pause_that_comes_while_somebody_goes_on_holds(
         mark = kernel.store.read(lambda tx: tx.runs.halt(result.run))
         assert ("ben", "wait") == (mark and mark.by, mark and mark.reason)
         assert "done" == kernel.resume(result.run).status
+
+
+@pytest.mark.req("STOP-1")
+def test_attack_who_answers_goes_on_without_lifting_a_pause(trial: Trial) -> None:
+    """Going on without `lift`, as whoever carries answers on does, leaves a paused run paused; nothing is asked of any model."""
+    result, _ = stopped_in_flight(trial, "pause", None)
+    trial.rules([DONE])
+    with wiring.open(trial.fleet, home=trial.home, workdir=trial.work, environ={}) as kernel:
+        assert "paused" == kernel.resume(result.run, lift=False).status
+        assert kernel.store.read(lambda tx: tx.runs.halt(result.run)) is not None
+        assert "done" == kernel.resume(result.run).status

@@ -106,9 +106,9 @@ class Kernel:
         """Run to the end or to a stop; see `arun`. Not for use inside a running event loop: await `arun` there."""
         return asyncio.run(self.arun(request))
 
-    def resume(self, run: str, *, accept: bool = False, reason: str = "") -> RunResult:
+    def resume(self, run: str, *, accept: bool = False, reason: str = "", lift: bool = True) -> RunResult:
         """Take a stopped run up again; see `aresume`."""
-        return asyncio.run(self.aresume(run, accept=accept, reason=reason))
+        return asyncio.run(self.aresume(run, accept=accept, reason=reason, lift=lift))
 
     def edit(
         self, gate: str, arguments: Mapping[str, Any], *, speaker: Speaker | None = None, reason: str = ""
@@ -243,11 +243,12 @@ class Kernel:
             self._foreign.accept(orjson.loads(body))
         return await self._segment(self._create(body))
 
-    async def aresume(self, run: str, *, accept: bool = False, reason: str = "") -> RunResult:
+    async def aresume(self, run: str, *, accept: bool = False, reason: str = "", lift: bool = True) -> RunResult:
         """Go on with a run that waits, is paused or was cut; a finished one is given back as it is.
 
         Args:
             accept: a person lets the run go on under another fleet, policy or graph than it began with. reason: why.
+            lift: a pause that stands ends by this; without, the run stays paused.
 
         Raises:
             NotFound: no such run. RunHeld: another process runs it. Divergence: fleet, policy or graph have changed.
@@ -274,7 +275,7 @@ class Kernel:
             parts = self._parts
             row = rebinding.rebind(parts.store, row, mine, speaker=parts.speaker, reason=reason, at_us=parts.clock())
         self._parts.store.write(lambda tx: self._counts(tx, self._parts.clock()), durable=True)
-        return await self._segment(row, lifts=mark)
+        return await self._segment(row, lifts=mark if lift else None)
 
     def _counts(self, tx: Tx, now: int) -> tuple[int, ...]:
         """Let the fleet's own authority count as it was judged; gives the events by which it does."""

@@ -84,7 +84,7 @@ class _Work:
             opened = kernel_of(self._settings, row.id, self._token, workdir=self._workdir)
             self._kernels[key] = self._stack.enter_context(opened)
         try:
-            return await self._kernels[key].aresume(row.id)
+            return await self._kernels[key].aresume(row.id, lift=False)
         except Divergence:
             self._kernels.pop(key, None)  # the file is another one now; when it is put back, it is read again
             raise

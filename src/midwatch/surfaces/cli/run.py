@@ -181,12 +181,12 @@ def _carry(order: _Order, *, request: Any = None, again: str | None = None) -> i
     if prompt.possible(order.settings, wanted=order.prompt):
         desk = prompt.Prompt(order.settings, order.token_file, _edit(order))
         while result.status == "waiting" and desk.ask(result.run):
-            result = _once(order, again=result.run)
+            result = _once(order, again=result.run, lift=False)  # who answers takes no pause back
     _tell(order.settings, result)
     return result.exit_code
 
 
-def _once(order: _Order, *, request: Any = None, again: str | None = None) -> RunResult:
+def _once(order: _Order, *, request: Any = None, again: str | None = None, lift: bool = True) -> RunResult:
     """One segment under a display."""
     from midwatch.surfaces.cli.progress import Progress
 
@@ -196,7 +196,7 @@ def _once(order: _Order, *, request: Any = None, again: str | None = None) -> Ru
             with _opened(order, listen) as kernel:
                 if again is None:
                     return kernel.run(request)
-                return kernel.resume(again, accept=order.accept, reason=order.reason)
+                return kernel.resume(again, accept=order.accept, reason=order.reason, lift=lift)
         except KeyboardInterrupt:
             if progress.run is not None:
                 say(f"run {progress.run[:7]} was interrupted")
