@@ -133,6 +133,22 @@ def test_a_result_that_the_agent_wrote_itself_meets_no_criterion(tmp_path: Path)
     assert ("unmet", ("done",), "seen") == (found.status, found.unmet, found.items[0].shown)
 
 
+@pytest.mark.req("HANDOFF-1")
+@pytest.mark.parametrize(("code", "status"), [(0, "complete"), (1, "unmet")])
+def test_a_program_that_failed_meets_no_criterion(tmp_path: Path, code: int, status: str) -> None:
+    """The call ended well either way; what it says of the program decides. Nothing was left in the sandbox, so it was only seen."""
+    run: Call = ("shell_run", {"command": ["/bin/sh", "-c", f"exit {code}"]})
+    bank = team(tmp_path / "b", [[run]], cites(0, text="the tests pass"))
+    bank.change("backend: process, because: a trial", "backend: bubblewrap")
+    bank.change("builtin.files]", "builtin.files, builtin.shell]")
+    place = bank.fleet / "scenario.yaml"
+    place.write_text(place.read_text().replace('"shown_by": ["ops.pay"]', '"shown_by": ["shell.run"]'))
+    waits = bank.go()
+    done = bank.answer(waits.run) if waits.status == "waiting" else waits
+    found = told(bank, done.run).given[0]
+    assert ("done", status, "seen") == (done.status, found.status, found.items[0].shown)
+
+
 @pytest.mark.req("HANDOFF-3")
 def test_citing_what_is_cleaner_cleans_nothing(tmp_path: Path) -> None:
     """The agent read a mail and cites the book alone: the mail stands behind its sentence all the same."""

@@ -151,14 +151,19 @@ def _evidence(tx: Tx, row: EffectRow) -> Evidence:
 
 
 def _changed(tx: Tx, row: EffectRow) -> bool | None:
-    """Say whether a call changed something: as its sandbox was seen to, else as its class says; None: it only looks."""
+    """Say whether a call changed something: as its sandbox was seen to, else as its class says; None: it only looks.
+
+    A program that was run and left nothing (its tool may do anything) has looked; a write that left nothing has failed to write.
+    """
     intent, ended = tx.ledger.get(row.intent_seq), tx.ledger.get(row.finished_seq or 0)
     seen = {} if ended is None else ended.data.get("observed") or {}
     if seen.get("changes") or seen.get("requests"):
         return True
     if not is_worse(row.effect, "read"):
         return None
-    return not (intent is not None and intent.data.get("confined") is True)
+    if intent is None or intent.data.get("confined") is not True:
+        return True
+    return None if row.effect == "grants_authority" else False
 
 
 def _reason(tx: Tx, run: str, ref: str | None) -> Mapping[str, Any]:
