@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -157,3 +159,31 @@ def test_a_writer_whose_lease_is_taken_before_it_begins_does_nothing(
     monkeypatch.setattr("midwatch.engine.leasing.lost", lambda _, p: bool(p.leases))
     done = ours.go()
     assert ("done", ["conflict"], []) == (done.status, ours.codes(done.run), ours.calls("pay"))
+
+
+SLOW = """
+@tool(effect="write", runs="broker", open_world=False, reversible=False, observers=())
+def pay(context: ToolContext, to: Target, amount: Amount, note: Plain = "") -> dict[str, Text]:
+    '''Pay, once the other one has been told.'''
+    import time
+    log(context, f"begin {to}")
+    for _ in range(2000):
+        if (context.workdir / "told").exists():
+            break
+        time.sleep(0.02)
+    log(context, f"pay {to} {amount}")
+    return {"paid": to}
+"""
+
+
+@pytest.mark.req("LEASE-1")
+def test_two_processes_that_write_to_one_target_never_do_so_at_once(tmp_path: Path) -> None:
+    """One writes while the other one comes: that one is told and does nothing, and the first one's payment is the only one."""
+    ours = bank(tmp_path / "b", SLOW)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(ours.process, request="pay the rent", USER="ann")
+        assert any(ours.calls("begin") or Event().wait(0.05) for _ in range(1200))
+        second = ours.go()
+        (ours.work / "told").touch()
+        assert 0 == first.result(timeout=90).returncode
+    assert (["conflict"], [f"pay {EVE} 70"], []) == (ours.codes(second.run), ours.calls("pay"), rows(ours))
