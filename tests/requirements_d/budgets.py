@@ -15,4 +15,6 @@ REQUIREMENTS: dict[str, str] = {
     "BUDGET-12": "Scopes in Python nest, bound runs and other code alike, and say which one was hit.",
     "BUDGET-13": "A claim that fits once others give back what they only hold waits for it.",
     "BUDGET-14": "`midwatch budget` and `midwatch top` show where every scope stands.",
+    "BUDGET-18": "In random schedules of faults, lies, races and kills no bill goes past a cap, and an affordable cap can be used.",
+    "BUDGET-19": "A report of usage that is far too low is not believed: the call is charged in full, with a signal.",
 }

@@ -21,7 +21,7 @@ from midwatch.engine.pipeline import Pipeline
 from midwatch.errors import BoundReached, Divergence, FenceLost, MidwatchError, ModelFailure, RunHalted, StoreError
 from midwatch.governor import scopes
 from midwatch.models.prices import FLOOR_OUTPUT, fit_output
-from midwatch.models.tokens import input_bound
+from midwatch.models.tokens import believable, input_bound
 from midwatch.records.call import Actor
 from midwatch.records.chat import ChatAnswer, ChatRequest, Message
 from midwatch.records.effect import EffectRow, effect_id
@@ -224,8 +224,10 @@ class ModelCalls:
         content, _ = seg.scrub.text(answer.content)
         calls = tuple(replace(call, arguments=seg.scrub.text(call.arguments)[0]) for call in answer.tool_calls)
         clean = replace(answer, content=content, tool_calls=calls)
-        usage = answer.usage
-        actual: dict[Unit, int] = {"cost": route.price.cost(usage), "tokens": usage.input + usage.output, "steps": 1}
+        usage, believed = answer.usage, believable(request, answer)
+        used: dict[Unit, int] = {"cost": route.price.cost(usage), "tokens": usage.input + usage.output, "steps": 1}
+        actual = used if believed else None
+        signals = answer.signals if believed else (*answer.signals, "usage_too_low")
 
         def work(tx: Tx) -> int:
             blob = tx.blobs.put(orjson.dumps(clean.to_json()))
@@ -243,8 +245,10 @@ class ModelCalls:
                 "result_blob": blob,
                 "ms": (now - row.started_us) // 1000,
             }
+            if not believed:
+                data["charged_in_full"] = True
             seq = tx.ledger.append(draft("finished", actor, now, data, causes=(row.intent_seq,)))
-            for rule in answer.signals:
+            for rule in signals:
                 told = {"route": request.route, "model": answer.model, "rule": rule, "where": "constrained answer"}
                 tx.ledger.append(draft("signal", actor, now, told, causes=(seq,)))
             tx.effects.finish(row.id, epoch=actor.epoch, result=blob, at_us=now, seq=seq)

@@ -1,6 +1,7 @@
 """Tokens: how many a request can be, before it is sent and without a tokenizer.
 
-In:   a `ChatRequest`. Out: a whole number that the provider's own count cannot exceed; a live meter for the answer.
+In:   a `ChatRequest`. Out: a whole number that the provider's own count cannot exceed; a live meter for the answer; whether a
+reported count can be true.
 May import: siblings `wire`, `constrained`; records. Must not know: prices, budgets, clients.
 Why bytes: a byte-level or byte-fallback tokenizer never makes more tokens than the text has UTF-8 bytes, whatever the
 language. Counting characters and dividing by four is 15 times too low at worst, and a vocabulary is another model's.
@@ -18,9 +19,9 @@ from typing import Any, Final
 
 from midwatch.models.constrained import constrained_payload
 from midwatch.models.wire import Names, native_payload
-from midwatch.records.chat import ChatRequest
+from midwatch.records.chat import ChatAnswer, ChatRequest
 
-__all__ = ["input_bound", "live_meter"]
+__all__ = ["believable", "input_bound", "live_meter"]
 
 _BASE: Final = 128
 """What a template puts around a conversation."""
@@ -31,6 +32,8 @@ _PER_TOOL: Final = 64
 _BYTES_PER_TOKEN: Final = 32
 """No text that is worth reading has more bytes a token; single tokens do (runs of spaces), whole answers do not."""
 _SLACK: Final = 4096
+_SIGNS_PER_TOKEN: Final = 8
+"""No language has so many signs a token over a whole text, blanks left out: English has under five, source code under four."""
 
 
 def input_bound(request: ChatRequest, *, protocol: str) -> int:
@@ -63,6 +66,24 @@ def live_meter(max_output: int) -> Callable[[int], bool]:
     """
     ceiling = _BYTES_PER_TOKEN * max_output + _SLACK
     return lambda seen: seen > ceiling
+
+
+def believable(request: ChatRequest, answer: ChatAnswer) -> bool:
+    """Say whether the usage that came with an answer can be true: whether it is not far too low for what was sent and what came.
+
+    It finds a report of less than about a third of the truth. What a provider's template leaves out (schemas) is not counted here.
+    """
+    sent = sum(
+        _signs(message.content) + sum(_signs(call.arguments) for call in message.tool_calls)
+        for message in request.messages
+    )
+    sent += sum(_signs(tool.description) for tool in request.tools)
+    came = _signs(answer.content) + sum(_signs(call.name) + _signs(call.arguments) for call in answer.tool_calls)
+    return answer.usage.input >= sent // _SIGNS_PER_TOKEN and answer.usage.output >= came // _SIGNS_PER_TOKEN
+
+
+def _signs(text: str) -> int:
+    return len(text) - sum(map(text.count, " \n\t\r"))
 
 
 def _dump(value: Any) -> str:
