@@ -17,6 +17,7 @@ import click
 
 from midwatch.errors import InvalidFleet, UsageProblem
 from midwatch.surfaces.cli.common import Settings, block, command_options, emit, say
+from midwatch.surfaces.cli.tool_signals import signals
 
 if TYPE_CHECKING:
     from midwatch.config.fleet import Fleet
@@ -31,6 +32,9 @@ __all__ = ["tools"]
 @click.group(short_help="See a fleet's tools and their contracts; pin those of others.")
 def tools() -> None:
     """See a fleet's tools and their contracts. Sources of imported tools are asked for them; no tool is called."""
+
+
+tools.add_command(signals)
 
 
 @tools.command("ls", short_help="List a fleet's tools.")

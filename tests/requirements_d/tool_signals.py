@@ -1,0 +1,5 @@
+"""What the view of recoveries by tool and model, and of routes, promises."""
+
+REQUIREMENTS: dict[str, str] = {
+    "SIGNALS-1": "faulty arguments are counted by tool version and model, refused ones too, with the argument at fault; too many end in 1",
+}
