@@ -192,7 +192,9 @@ class Trail:
         """Take in a result whose values came behind handles: what could not be read did not lead to anything."""
         given = self._given(seen)
         for held in seen.handles:
-            source = () if held.of is None else self.handles.get(held.of, (held, ()))[1]
+            behind, source = (None, ()) if held.of is None else self.handles.get(held.of, (None, ()))
+            if behind is None or not _stood(held.value, behind.value):
+                source = ()  # whoever asked named what the fact could be
             own = Origin(seen.contract.name, held.path, held.label, given)
             taken = tuple(replace(origin, label=join(origin.label, held.label), inside=True) for origin in source)
             self.handles[held.id] = (held, (own,) if held.of is None else taken)
@@ -285,6 +287,15 @@ def field_label(
         own = label({Cause("third_party", contract.name)}, readers)
     kept = [each for where, each in seen.recalled.items() if where in {"", path} or path.startswith(f"{where}.")]
     return join(own, *kept)
+
+
+def _stood(fact: Any, source: Any) -> bool:
+    """Say whether a text that was taken out of a value stands in it as a word of its own; what is no text is nobody's address."""
+    if not isinstance(fact, str):
+        return True
+    texts = [text for _, text in islice(_fields(source, "", 0), FIELDS) if isinstance(text, str)]
+    meant = {canonical(fact, kind) for kind, _ in _TYPED} - {None}
+    return fact in texts or any(meant & _typed_words(text) for text in texts)
 
 
 def _places(contract: ToolContract, arguments: Mapping[str, Any]) -> tuple[Place, ...]:
