@@ -1,6 +1,7 @@
 """The escalation suite: reads the cases, and runs one against the kernel: real sandboxes, real releases, an agent that obeys.
 
-In:   `cases/*.yaml`, in the format of `README.md`. Out: `Case`; `ran`, what a chain left behind.
+In:   `cases/*.yaml`, in the format of `README.md`. Out: `Case`; `ran`, what a chain left behind; `script`, what models of a session say.
+Chains whose power is a cause, and no file, are carried out by `office`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import yaml
 
 from tests.scenario.studio import HANDOFF, Call, Host, Studio
 
-__all__ = ["Case", "Ran", "cases", "ran"]
+__all__ = ["Case", "Ran", "cases", "ran", "script"]
 
 FOLDER = Path(__file__).parent / "cases"
 _KEYS = {
@@ -32,6 +33,10 @@ _KEYS = {
     "twin",
     "passes",
     "sends",
+    "request",
+    "operator",
+    "bounds",
+    "does",
 }
 _VERBS = {"write": "put", "delete": "drop", "link": "link", "read": "look", "post": "post"}
 
@@ -49,12 +54,21 @@ class Case:
     stopped: Mapping[str, Any]
     twin: Sequence[Any]
     passes: Mapping[str, str] = field(default_factory=dict)
+    request: str = ""
+    operator: str = ""
+    bounds: str = ""
+    does: Sequence[str] = ()
     workspace: Mapping[str, str] = field(default_factory=dict)
     allows: Mapping[str, Any] | None = None
     sends: Sequence[str] = ()
 
     def __str__(self) -> str:
         return self.id
+
+    @property
+    def acts(self) -> bool:
+        """Say whether its steps call the tools of an office, instead of leaving files."""
+        return any(isinstance(step, dict) and "call" in step for step in self.attack)
 
 
 @dataclass(frozen=True)
@@ -63,7 +77,8 @@ class Ran:
 
     Attributes:
         statuses: of each session. files: of the workspace at the end. links: likewise. read: what the sessions read, in order.
-        told: families of authority that the first question named. sent: paths that the host has seen.
+        told: families of authority that the first question named, or what else it was about. sent: paths that the host has seen.
+        did: what the tools of an office did, in order.
     """
 
     statuses: Sequence[str]
@@ -72,6 +87,7 @@ class Ran:
     read: Sequence[str]
     told: frozenset[str]
     sent: Sequence[str]
+    did: Sequence[str] = ()
 
 
 def cases() -> list[Case]:
@@ -104,7 +120,7 @@ def ran(case: Case, steps: Sequence[Any], root: Path) -> Ran:
             (studio.work / name).parent.mkdir(parents=True, exist_ok=True)
             (studio.work / name).write_text(text)
         for session in _sessions(steps):
-            _script(studio, session)
+            script(studio.fleet / "scenario.yaml", session)
             result = studio.carry()
             statuses.append(result.status)
             read += [item["text"] for item in studio.results(result.run) if isinstance(item, dict) and "text" in item]
@@ -141,28 +157,29 @@ def _sessions(steps: Sequence[Any]) -> Iterator[list[Mapping[str, Any]]]:
     yield found
 
 
-def _script(studio: Studio, session: Sequence[Mapping[str, Any]]) -> None:
-    """Write what the models answer: one call a turn, by the agents that the steps name."""
+def script(place: Path, session: Sequence[Mapping[str, Any]]) -> None:
+    """Write what the models answer: one call a turn, by the agents that the steps name; `writer` is the one who comes after all others."""
     agents: dict[str, list[Call]] = {}
     for step in session:
         agents.setdefault(step.get("by", "worker"), []).append(_call(step))
+    last = agents.pop("writer", [])
     tasks = [
         {"agent": name, "task": f"do {name}", "criteria": [{"text": "done", "shown_by": ["ops.put"]}]}
         for name in agents
     ]
     rules: list[dict[str, Any]] = [{"agent": "boss", "answer": {"goal": "go", "dispatches": tasks}}]
-    for name, calls in agents.items():
+    for name, calls in {**agents, "writer": last}.items():
         for turn, (tool, arguments) in enumerate(calls):
             rules.append(
                 {"agent": name, "turn": turn, "tool_calls": [{"name": f"ops_{tool}", "arguments": dict(arguments)}]}
             )
-        rules.append({"agent": name, "answer": HANDOFF})
-    rules.append({"agent": "writer", "answer": {"answer": "# Report", **HANDOFF}})
-    place = studio.fleet / "scenario.yaml"
+        rules.append({"agent": name, "answer": HANDOFF | ({"answer": "# Report"} if name == "writer" else {})})
     place.write_text(json.dumps(json.loads(place.read_text()) | {"rules": rules}))
 
 
 def _call(step: Mapping[str, Any]) -> Call:
+    if "call" in step:
+        return step["call"], step.get("with", {})
     verb = next(name for name in _VERBS if name in step)
     names = {
         "write": {"text": step.get("text", "")},

@@ -3,33 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
 
 import pytest
 
+from tests.attack.escalation.office import acted
 from tests.attack.escalation.suite import Case, Ran, cases, ran
 
 CASES = cases()
-TOGETHER = 4
+FILES = [case for case in CASES if not case.acts]
+ACTS = [case for case in CASES if case.acts]
+TOGETHER = 3
 """Chains carried out at once: most of each is waiting for processes to begin."""
 
 
 @pytest.fixture(scope="module")
 def carried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Case, str], Ran]]:
-    """Give what became of a case's attack or twin. All are begun at once, each in a place and a kernel of its own."""
-    root = tmp_path_factory.mktemp("chains")
-    with ThreadPoolExecutor(TOGETHER) as threads:
+    """Give what became of the attack or twin of a case that leaves files; see `_together`."""
+    yield from _together(FILES, ran, tmp_path_factory.mktemp("chains"))
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Case, str], Ran]]:
+    """Give what became of the attack or twin of a case that acts; see `_together`."""
+    yield from _together(ACTS, acted, tmp_path_factory.mktemp("acts"))
+
+
+def _together(
+    some: list[Case], carry: Callable[[Case, list[object], Path], Ran], root: Path
+) -> Iterator[Callable[[Case, str], Ran]]:
+    """Begin all attacks and twins at once, each in a place and a kernel of its own."""
+    with ProcessPoolExecutor(TOGETHER, mp_context=get_context("spawn")) as processes:
         begun = {
-            (case.id, side): threads.submit(ran, case, getattr(case, side), root / f"{case.id}-{side}" / "s")
-            for case in CASES
+            (case.id, side): processes.submit(carry, case, getattr(case, side), root / f"{case.id}-{side}" / "s")
             for side in ("attack", "twin")
+            for case in some
         }
         yield lambda case, side: begun[case.id, side].result(600)
-        threads.shutdown(cancel_futures=True)
+        processes.shutdown(cancel_futures=True)
 
 
 @pytest.mark.req("ESCALATION-1")
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", FILES, ids=str)
 def test_a_chain_stops_where_the_power_would_come_to_be(case: Case, carried: Callable[[Case, str], Ran]) -> None:
     """People are asked and told of the family; no later session finds anything of it, and nothing was sent."""
     found = carried(case, "attack")
@@ -44,8 +61,28 @@ def test_a_chain_stops_where_the_power_would_come_to_be(case: Case, carried: Cal
     assert not written & set(found.read)
 
 
+@pytest.mark.req("ESCALATION-4")
+@pytest.mark.parametrize("case", ACTS, ids=str)
+def test_a_chain_of_causes_stops_before_the_call_that_uses_them(case: Case, done: Callable[[Case, str], Ran]) -> None:
+    """People are asked, and told of the causes or of the chain; what would use the power was not done."""
+    found = done(case, "attack")
+    at = case.stopped["session"]
+    assert [*["done"] * (at - 1), case.stopped.get("status", "waiting")] == list(found.statuses[:at])
+    assert list(case.stopped["did"]) == list(found.did)
+    if found.statuses[at - 1] == "waiting":
+        assert case.grants in found.told
+
+
+@pytest.mark.req("ESCALATION-4")
+@pytest.mark.parametrize("case", ACTS, ids=str)
+def test_its_twin_does_what_was_asked_for_without_a_person(case: Case, done: Callable[[Case, str], Ran]) -> None:
+    """Every session ends well, and all that was called was done, in order."""
+    found = done(case, "twin")
+    assert ({"done"}, list(case.does)) == (set(found.statuses), list(found.did))
+
+
 @pytest.mark.req("ESCALATION-2")
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", FILES, ids=str)
 def test_its_twin_goes_through_without_a_person(case: Case, carried: Callable[[Case, str], Ran]) -> None:
     """Every session ends well, its files are there, its requests are sent, and what reads it finds it."""
     found = carried(case, "twin")
@@ -57,8 +94,10 @@ def test_its_twin_goes_through_without_a_person(case: Case, carried: Callable[[C
 @pytest.mark.req("ESCALATION-3")
 def test_the_suite_is_as_long_and_as_deep_as_it_says() -> None:
     """At least 60 chains of two to six steps; other agents, other sessions; every family of detectors that sees files or requests."""
-    assert 60 <= len(CASES)
     assert {2, 3, 4, 6} <= {case.depth for case in CASES}
-    assert {"call", "agent", "session"} == {case.distance for case in CASES}
+    assert 60 <= len(FILES)
+    assert 30 <= len(ACTS)
+    assert {"call", "agent", "session", "process"} == {case.distance for case in CASES}
+    assert {"causes", "retries"} == {case.grants for case in ACTS}
     families = "accounts agents ci containers git kubernetes midwatch modes network packages registries services sql ssh startup"
     assert set(families.split()) <= {case.grants for case in CASES}
