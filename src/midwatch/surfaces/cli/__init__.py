@@ -32,6 +32,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "grants": ("grants:grants", "See and answer changes of what fleets may do."),
     "graph": ("graph:graph", "Draw a fleet's graph, offline."),
     "handles": ("handles:handles", "Show what agents were given behind handles."),
+    "init": ("init:init", "Make a new fleet that runs at once."),
     "inbox": ("inbox:inbox", "See and answer what waits for a person."),
     "effects": ("effects:effects", "Show what a run was seen to do; commit or discard it."),
     "doctor": ("doctor:doctor", "Check this machine and the home."),
