@@ -351,7 +351,7 @@ def test_attack_a_referent_that_is_written_before_the_call_begins(
     done = bank.go()
     happens = when == "never"
     assert ("done", ["publish a.txt"] if happens else []) == (done.status, bank.calls("publish"))
-    assert [None if happens else "denied"] == bank.codes(done.run)
+    assert [{"never": None, "decide": "denied", "begin": "conflict"}[when]] == bank.codes(done.run)
     intents = [event for event in bank.events(done.run, "intent") if "tool" in event.data]
     assert (0 if when == "decide" else 1) == len(intents)
 
