@@ -80,6 +80,9 @@ def test_only_what_writes_outside_a_sandbox_needs_a_lease() -> None:
     assert web[0] == web[1] != needs(contract(), {"to": "https://example.org/b"})
     none = [contract(effect="read"), contract(runs="sandbox"), contract(args=(ArgContract("to", "content"),))]
     assert [()] * 3 == [needs(each, {"to": "x"}) for each in none]
+    said = [contract(lease=False), contract(runs="sandbox", lease=True)]
+    assert [(), ("ops:x",)] == [needs(each, {"to": "x"}) for each in said]
+    assert contract().digest not in {each.digest for each in said}
 
 
 @pytest.mark.req("LEASE-1", "LEASE-4")

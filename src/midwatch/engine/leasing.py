@@ -3,7 +3,7 @@
 In:   a passage with checked arguments, in the transaction of its intent. Out: its leases, or `Taken`; whether it still holds them.
 May import: containment's roles and canon, passage, records, errors; store (port). Must not know: how a call is performed.
 
-    needs     a call of a tool that acts in the broker and writes: one resource for each of its targets
+    needs     a call of a tool that acts in the broker and writes, or whose contract says so: one resource for each of its targets
     take      stage 6: all of them or none; who is in the way is named
     lost      before the call begins and once it has ended: another one took a resource since, so whose write stands nobody knows
     release   a person's word; a call that still acts is fenced by it
@@ -51,7 +51,8 @@ class Taken(MidwatchError):
 
 def needs(contract: ToolContract, arguments: Mapping[str, Any]) -> tuple[str, ...]:
     """Name the shared resources that a call writes to; sorted, so that two calls take them in one order."""
-    if contract.runs != "broker" or not is_worse(contract.effect, "read"):
+    usual = contract.runs == "broker" and is_worse(contract.effect, "read")
+    if not (usual if contract.lease is None else contract.lease):
         return ()
     try:
         found = places(contract, arguments)

@@ -45,7 +45,7 @@ DEFAULT_BODY_LIMIT: Final = 16 * 1024 * 1024
 LEAST_MAX_BYTES: Final = 256
 HELPERS: Final = ("reversible", "preview", "precondition", "reconcile")
 """Parts of a contract that name another tool; see `tools.helpers`."""
-_LATER: Final = frozenset({"preview", "precondition", "reconcile", "cost"})
+_LATER: Final = frozenset({"preview", "precondition", "reconcile", "cost", "lease"})
 EVERYONE: Final = "everyone"
 """As an observer: nobody is known not to see it."""
 
@@ -131,6 +131,7 @@ class ToolContract:
         max_bytes: of the JSON that a model is shown. body_limit: of the whole result, bytes; more breaks the contract.
         timeout_us: from start to outcome, microseconds, > 0.
         undeclared: which of the above the author did not say: `effect`, `timeout`, `args.path.role`.
+        lease: whether a call has its targets to itself meanwhile; None: where it writes in the broker.
         digest: SHA-256 hex over the canonical JSON of all the others.
 
     Raises:
@@ -158,6 +159,7 @@ class ToolContract:
     body_limit: int = DEFAULT_BODY_LIMIT
     timeout_us: int = DEFAULT_TIMEOUT_US
     undeclared: frozenset[str] = frozenset()
+    lease: bool | None = None
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:

@@ -162,6 +162,7 @@ def tool(
     precondition: str | None = None,
     reconcile: str | None = None,
     cost: str | None = None,
+    lease: bool | None = None,
     open_world: bool | None = None,
     runs: RunsIn | None = None,
     observers: tuple[str, ...] | None = None,
@@ -183,6 +184,7 @@ def tool(fn: Callable[P, R] | None = None, /, **declared: Any) -> Tool[P, R] | C
         preview, precondition, reconcile: names of reading tools that show what a call would do, give the target's state,
             and say what became of a call (`tools.helpers` has the rules). Absent: there are none.
         cost: the most that one call may cost besides what models do, such as `$0.25`. Absent: unknown.
+        lease: whether a call has its targets to itself until it ends. Absent: where it writes in the broker.
         open_world: reaches what the operator does not control. Absent: yes, unless the effect is `pure`.
         runs: `sandbox` (the default) or `broker`, in the kernel's own process, where credentials are held.
         observers: who sees that it happened. Absent: everyone when `open_world`, else nobody.
@@ -264,6 +266,7 @@ def _contract(
         body_limit=numbers.get("body_limit", DEFAULT_BODY_LIMIT),
         timeout_us=numbers.get("timeout", DEFAULT_TIMEOUT_US),
         undeclared=signature.undeclared | missing,
+        lease=declared.get("lease"),
     )
 
 
