@@ -12,4 +12,6 @@ REQUIREMENTS: dict[str, str] = {
     "IMPORT-9": "operations of an OpenAPI document are tools: closed schemas, the method's effect at least, one envelope for every answer",
     "IMPORT-10": "a described service is asked at its one host over checked TLS: no private address, no redirect, no secret comes back",
     "IMPORT-11": "a document that refers elsewhere, unfolds without end or is none costs its own tools and nothing else",
+    "IMPORT-12": "LangChain tools act in a sandbox under the same contract; injected arguments are none, and their errors tell nothing",
+    "IMPORT-13": "every execution of a tool of whatever source, errors and time-outs included, fits the envelope and the tool's own schema",
 }

@@ -64,6 +64,9 @@ class LangchainFile(ToolRulesFile):
     """Tools of LangChain: a `BaseTool`, or a list of them."""
 
     source: Line = Field(description="`FILE.py:NAME` below the fleet file's folder, or `MODULE:NAME`.")
+    runs: Literal["sandbox", "broker"] = Field(
+        "sandbox", description="Where they act: in the agent's sandbox, or in the kernel's own process (`broker`)."
+    )
 
 
 def rules_of(file: ToolRulesFile) -> ToolRules:

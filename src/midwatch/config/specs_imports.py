@@ -87,6 +87,7 @@ class LangchainSpec:
     name: str
     source: str
     digest: str | None = None
+    runs: Literal["sandbox", "broker"] = "sandbox"
     rules: ToolRules = field(default_factory=ToolRules)
 
 

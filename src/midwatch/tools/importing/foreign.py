@@ -11,8 +11,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, Final
 
 import orjson
@@ -36,8 +37,11 @@ from midwatch.tools.importing.schemas import closed, input_schema, pruned, renam
 
 __all__ = ["Brought", "Call", "Described", "Words", "brought", "digest_of"]
 
-Call = Callable[[dict[str, Any], str], Awaitable[Any]]
+Call = Callable[[dict[str, Any], str], Awaitable[Any] | Any]
 """Arguments by the source's own names, and the idempotency key, to plain JSON data that the output schema describes."""
+
+Ref = Callable[[str, Mapping[str, str]], str]
+"""A tool's name and its renamed arguments, to what a worker imports to perform it."""
 
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.\-/]{0,63}")
 _MAX_DESCRIPTION: Final = 2_000
@@ -80,7 +84,7 @@ class Brought:
     Attributes:
         digest: of all that it described. pending: names of tools that differ from the pin, and so may not be called.
         notes: what was left out and why, and what the operator should know; never an error by itself.
-        close: ends what the source holds open, or None.
+        close: ends what the source holds open, or None. files: what a sandbox must show so that its tools can be loaded there.
     """
 
     source: str
@@ -89,6 +93,7 @@ class Brought:
     pending: frozenset[str] = frozenset()
     notes: tuple[Problem, ...] = ()
     close: Callable[[], None] | None = field(default=None, compare=False)
+    files: tuple[Path, ...] = ()
 
 
 def digest_of(found: Iterable[Described]) -> str:
@@ -105,6 +110,8 @@ def brought(
     rules: ToolRules,
     pin: str | None,
     close: Callable[[], None] | None = None,
+    ref: Ref | None = None,
+    threaded: bool = False,
 ) -> Brought:
     """Make tools of all that a source describes and the fleet takes.
 
@@ -112,6 +119,8 @@ def brought(
         source: `mcp.NAME` and the like; what follows the dot is the namespace.
         call: makes the function that calls one of them.
         pin: digest that the fleet names, or None.
+        ref: for tools that act in a sandbox; None: the broker performs them.
+        threaded: `call` gives functions that block, each to be run in a thread of its own.
     """
     namespace = source.partition(".")[2]
     listed = list(found)
@@ -125,7 +134,7 @@ def brought(
         )
     for one in taken:
         try:
-            tool = _tool(namespace.replace("-", "_"), one, call(one), rules)
+            tool = _tool(namespace.replace("-", "_"), one, call(one), rules, ref=ref, threaded=threaded)
         except (InvalidTool, SchemaRefused) as refused:
             notes.append(Problem(source, f"`{_sentence(one.name[:64])}` is left out: {refused}"[:600], "tool-left-out"))
             continue
@@ -139,24 +148,21 @@ def brought(
                 )
             )
         made[name] = tool
-    notes += _unknown(source, rules, {one.name for one in listed})
-    drifted = pin is not None and pin != digest
+    notes += [*_unknown(source, rules, {one.name for one in listed}), *_about_pin(source, pin, digest)]
+    pending = frozenset(made) if pin is not None and pin != digest else frozenset()
+    return Brought(source, digest, tuple(made.values()), pending, tuple(notes), close)
+
+
+def _about_pin(source: str, pin: str | None, digest: str) -> list[Problem]:
     if pin is None:
-        notes.append(
-            Problem(
-                source,
-                "is not pinned, so it may change unseen; `midwatch tools pin` writes the pin",
-                "unpinned-source",
-            )
-        )
-    if drifted:
-        message = (
+        told = "is not pinned, so it may change unseen; `midwatch tools pin` writes the pin"
+        return [Problem(source, told, "unpinned-source")]
+    if pin != digest:
+        told = (
             "its tools are not those that were pinned, and none may be called; look at them, then `midwatch tools pin`"
         )
-        notes.append(Problem(source, message, "tool-drift"))
-    return Brought(
-        source, digest, tuple(made.values()), frozenset(made) if drifted else frozenset(), tuple(notes), close
-    )
+        return [Problem(source, told, "tool-drift")]
+    return []
 
 
 def _unknown(source: str, rules: ToolRules, names: set[str]) -> list[Problem]:
@@ -168,21 +174,31 @@ def _unknown(source: str, rules: ToolRules, names: set[str]) -> list[Problem]:
     ]
 
 
-def _tool(namespace: str, one: Described, call: Call, rules: ToolRules) -> Tool[..., Any]:
+def _tool(
+    namespace: str, one: Described, call: Call, rules: ToolRules, *, ref: Ref | None, threaded: bool
+) -> Tool[..., Any]:
     if _NAME.fullmatch(one.name) is None:
         raise SchemaRefused(
             "its name holds other than letters, digits, `_`, `-`, `.` and `/`, or is longer than 64 characters"
         )
     taken, given = input_schema(one.input), closed(one.output)
-    names = {renamed(name): name for name in (one.input.get("properties") or {})}
+    names = {renamed(name): name for name in (one.input.get("properties") or {}) if renamed(name) != name}
     contract = _contract(f"{namespace}.{_plain(one.name)}", one, taken, given, rules)
+    contract = contract if ref is None else replace(contract, runs="sandbox")
+
+    def begun(arguments: dict[str, Any]) -> Any:
+        context = arguments.pop(_CONTEXT)
+        return call({names.get(name, name): value for name, value in arguments.items()}, context.idempotency_key)
 
     async def foreign(**arguments: Any) -> Any:
-        context = arguments.pop(_CONTEXT)
-        value = await call({names.get(name, name): value for name, value in arguments.items()}, context.idempotency_key)
-        return pruned(value, given)
+        return pruned(await begun(arguments), given)
 
-    return Tool(contract, foreign, None, is_async=True, binding=Binding(_ARGUMENTS, _ANY, _CONTEXT))
+    def blocking(**arguments: Any) -> Any:
+        return pruned(begun(arguments), given)
+
+    place = None if ref is None else ref(one.name, names)
+    binding = Binding(_ARGUMENTS, _ANY, _CONTEXT)
+    return Tool(contract, blocking if threaded else foreign, place, is_async=not threaded, binding=binding)
 
 
 _CONTEXT: Final = "\0context"

@@ -50,6 +50,10 @@ def _bring(kind: str, spec: Any, fleet: Fleet, environ: Mapping[str, str]) -> Br
             from midwatch.tools.importing import openapi  # noqa: PLC0415 - TLS and YAML, only where they are needed
 
             return openapi.bring(spec, fleet.base, environ)
+        if kind == "langchain":
+            from midwatch.tools.importing import langchain  # noqa: PLC0415 - takes a second
+
+            return langchain.bring(spec, fleet.base)
     except ModuleNotFoundError as missing:
         if (missing.name or "").startswith("midwatch"):
             raise
