@@ -270,15 +270,21 @@ def test_an_agents_bound_stops_its_program_and_a_runs_bound_the_run(tmp_path: Pa
 
 @pytest.mark.req("COMMAND-7")
 def test_a_program_that_does_not_tire_of_asking_is_stopped(tmp_path: Path) -> None:
-    """Each refusal is on record, so there is a bound of them, too."""
+    """Each refusal is on record, so there is a bound of them, too: after thirty its run pauses and says so, and nothing is handed over."""
     agency = Agency(tmp_path, 'while True: call("ops.secret", line="please")')
     done = agency.run(request="go")
     refused = [event for event in agency.events(done.run, "finished") if event.data.get("code") == "denied"]
-    assert ("failed", True) == (
-        agency.handoff(done.run)["status"],
-        "100 times" in agency.handoff(done.run)["risks"][0]["text"],
-    )
-    assert 100 == len(refused)
+    assert ("paused", True) == (done.status, "denied 30 times" in (done.error_message or ""))
+    assert (30, []) == (len(refused), agency.handoffs(done.run))
+
+
+@pytest.mark.req("COMMAND-7")
+def test_a_program_that_does_not_tire_of_what_does_not_exist_is_a_failed_agent(tmp_path: Path) -> None:
+    """Refusals that are no denials have a bound as well: after a hundred its part ends, and the run goes on."""
+    agency = Agency(tmp_path, 'while True: call("ops.nothing", line="please")')
+    done = agency.run(request="go")
+    found = agency.handoff(done.run)
+    assert ("done", "failed", True) == (done.status, found["status"], "100 times" in found["risks"][0]["text"])
 
 
 @pytest.mark.req("COMMAND-8")

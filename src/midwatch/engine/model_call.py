@@ -249,7 +249,8 @@ class ModelCalls:
                 data["charged_in_full"] = True
             seq = tx.ledger.append(draft("finished", actor, now, data, causes=(row.intent_seq,)))
             for rule in signals:
-                told = {"route": request.route, "model": answer.model, "rule": rule, "where": "constrained answer"}
+                where = "usage" if rule == "usage_too_low" else "constrained answer"
+                told = {"route": request.route, "model": answer.model, "rule": rule, "where": where}
                 tx.ledger.append(draft("signal", actor, now, told, causes=(seq,)))
             tx.effects.finish(row.id, epoch=actor.epoch, result=blob, at_us=now, seq=seq)
             took = now - row.started_us
