@@ -84,7 +84,7 @@ def schedule(seed: int) -> Schedule:
         truth = 3 * prompt // 4
         cap = max(60 * each, fan * truth // 2)
         return replace(
-            found, waves=40, fan=max(fan, 12), runs=dice.randint(1, 4), caps={"fleet": {"cost": cap}}, usable=True
+            found, waves=200, fan=max(fan, 12), runs=dice.randint(1, 4), caps={"fleet": {"cost": cap}}, usable=True
         )
     share = dice.choice((Fraction(1, 2), Fraction(1), Fraction(3), Fraction(fan, 2), Fraction(fan)))
     caps: dict[str, dict[str, int]] = {}
