@@ -44,6 +44,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "governor": ("governor:governor", "The watch outside the runs: run it, ask it."),
     "policy": ("policy:policy", "Check, explain and test what causes may bring about."),
     "principals": ("principals:principals", "Who may speak in this home."),
+    "purity": ("purity:purity", "Run each recorded step twice apart; say what differs."),
     "quarantine": ("quarantine:quarantine", "Stop what follows from an event; or lift that again."),
     "reach": ("reach:reach", "Show what an agent, or the fleet, could cause."),
     "replay": ("replay:replay", "Take a run's agents through what was recorded; compare every byte."),
