@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from midwatch.config.check import check as check_config
+from midwatch.config.route_policy import offences
 from midwatch.config.specs import ImportSpec, RouteSpec
 from midwatch.errors import InvalidFleet, MidwatchError, Problem
 
@@ -73,9 +74,9 @@ def check_fleet(
     routes = []
     for alias in sorted(fleet.used_routes):
         route = fleet.routes[alias]
-        shown, problem = _priced(fleet, route, env)
+        shown, found = _priced(fleet, route, env)
         routes.append(shown)
-        errors += [problem] if problem else []
+        errors += found
     return errors, warnings, routes
 
 
@@ -127,8 +128,8 @@ def _peopled(fleet: Fleet) -> Iterator[Problem]:
             yield Problem(fleet.where("gates", index), message, "needs-people")
 
 
-def _priced(fleet: Fleet, route: RouteSpec, env: Mapping[str, str]) -> tuple[dict[str, Any], Problem | None]:
-    from midwatch.models.routes import route_price  # noqa: PLC0415 - the price list takes 0.2 s to load
+def _priced(fleet: Fleet, route: RouteSpec, env: Mapping[str, str]) -> tuple[dict[str, Any], list[Problem]]:
+    from midwatch.models.routes import dearest, route_price  # noqa: PLC0415 - the price list takes 0.2 s to load
 
     shown: dict[str, Any] = {
         "alias": route.alias,
@@ -141,11 +142,12 @@ def _priced(fleet: Fleet, route: RouteSpec, env: Mapping[str, str]) -> tuple[dic
     try:
         price = route_price(route, at_us=time.time_ns() // 1000)
     except MidwatchError as error:
-        return shown, Problem(fleet.where("routes", route.target), str(error), "unpriced")
+        return shown, [Problem(fleet.where("routes", route.target), str(error), "unpriced")]
     shown["price"] = {
         "input_per_mtok": price.input,
         "cached_input_per_mtok": price.cached_input,
         "output_per_mtok": price.output,
         "version": price.version,
     }
-    return shown, None
+    place = fleet.where("routes", route.target)
+    return shown, [Problem(place, text, "route-policy") for text in offences(fleet.route_policy, route, dearest(price))]

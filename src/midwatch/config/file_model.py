@@ -45,6 +45,7 @@ from midwatch.config.file_types import (
 )
 from midwatch.config.imports_model import LangchainFile, McpFile, OpenApiFile
 from midwatch.config.policy_model import Contained, PolicyFile, SourceFile
+from midwatch.config.route_policy import RoutePolicyFile
 from midwatch.config.sandbox_model import Sandboxed
 from midwatch.config.specs import AgentRole, ChannelFormat, ObservedOp, Per, Protocol, Provider
 from midwatch.config.watch_model import GovernorFile
@@ -383,6 +384,7 @@ class FleetFile(Block):
         "to `provider/model`. Chosen by `--preset`, else by `MIDWATCH_PRESET`, else `default`.",
     )
     routes: Annotated[dict[Name, RouteFile], BeforeValidator(or_empty)] = Field({}, description="Models, by alias.")
+    route_policy: RoutePolicyFile | None = Field(None, description="What routes may lead to, under every preset.")
     tools: Annotated[tuple[Line, ...], BeforeValidator(listed), _tools_schema()] = Field(
         (), description="Where tools come from: `builtin.NAME`, `python:FILE.py` or `python:MODULE`."
     )

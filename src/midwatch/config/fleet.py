@@ -21,6 +21,7 @@ import rfc8785
 from midwatch.config.build import Parts, build
 from midwatch.config.crosscheck import cross_check
 from midwatch.config.draft import draft
+from midwatch.config.route_policy import RoutePolicySpec, route_policy_spec
 from midwatch.config.routing import route
 from midwatch.config.specs import (
     AgentSpec,
@@ -87,6 +88,7 @@ _LATER: Final[Mapping[str, Any]] = {
     "containment": ContainmentSpec(),
     "authority": "running",
     "breakers": BreakersSpec(),
+    "route_policy": RoutePolicySpec(),
     "openapi": {},
     "langchain": {},
     "servers": {},
@@ -121,6 +123,7 @@ class Fleet:
         presets: as written.
         authority: whether whoever runs a changed fleet endorses the change by that (`pinned`: nobody does).
         routes: by alias, as the preset resolves them.
+        route_policy: what they may lead to.
         source: values and lines, for problems that other rooms find; see `where`.
     """
 
@@ -133,6 +136,7 @@ class Fleet:
     preset: str | None
     presets: Mapping[str, str | Mapping[str, str]]
     routes: Mapping[str, RouteSpec]
+    route_policy: RoutePolicySpec
     tools: tuple[str, ...]
     mcp: Mapping[str, McpSpec]
     openapi: Mapping[str, OpenApiSpec]
@@ -305,7 +309,9 @@ def _assemble(
     if problems:
         raise InvalidFleet(_sorted(problems))
     used = {agent.route for agent in parts.agents.values()} | {parts.containment.planner}
-    silent = {key for key, nothing in _LATER.items() if (parts.mcp if key == "servers" else getattr(parts, key)) == nothing}
+    bounded = route_policy_spec(found.file.route_policy)
+    apart = {"servers": parts.mcp, "route_policy": bounded}
+    silent = {key for key, nothing in _LATER.items() if (apart[key] if key in apart else getattr(parts, key)) == nothing}
     policy = {
         "agent_sandboxes": {name: agent.sandbox for name, agent in parts.agents.items()},
         "budgets": parts.budgets,
@@ -326,6 +332,7 @@ def _assemble(
     meaning = {
         **{item.name: getattr(parts, item.name) for item in dataclasses.fields(Parts)},
         "midwatch": found.file.midwatch,
+        "route_policy": bounded,
         "routes": {alias: spec for alias, spec in routing.routes.items() if alias in used},
     }
     return Fleet(
@@ -336,6 +343,7 @@ def _assemble(
         policy_digest=_digest({key: value for key, value in policy.items() if key not in silent}, base),
         preset=routing.preset,
         routes=MappingProxyType(dict(routing.routes)),
+        route_policy=bounded,
         source=source,
         **{item.name: getattr(parts, item.name) for item in dataclasses.fields(Parts)},
     )

@@ -48,6 +48,7 @@ _KINDS: Final[Mapping[str, AuthorityKind]] = {
     "openapi": "tools",
     "langchain": "tools",
     "routes": "routes",
+    "route_policy": "routes",
     "presets": "routes",
     "schedules": "schedules",
 }

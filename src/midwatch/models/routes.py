@@ -19,7 +19,7 @@ from midwatch.errors import NotFound, UsageProblem
 from midwatch.models.prices import DollarRates, Price, price_for, scripted_price
 from midwatch.models.scripted import load_scenario
 
-__all__ = ["CLOUD_PRESET", "OWN_PRESET", "Choice", "Resolved", "choose_preset", "key_of", "resolve", "route_price"]
+__all__ = ["CLOUD_PRESET", "OWN_PRESET", "Choice", "Resolved", "choose_preset", "dearest", "key_of", "resolve", "route_price"]
 
 CLOUD_PRESET: Final = "cloud"
 """The preset that is chosen when the environment has a key of OpenAI's."""
@@ -116,6 +116,12 @@ def route_price(
     if scenario_prices is None and spec.scenario is not None:
         scenario_prices = load_scenario(spec.scenario).prices
     return scripted_price(spec.model, (scenario_prices or {}).get(spec.model))
+
+
+def dearest(price: Price) -> tuple[int, int]:
+    """Give the dearest input and output rate that any call may be charged, micro-dollars per million tokens."""
+    rates = [price, *price.tiers]
+    return max(max(one.input, one.cached_input) for one in rates), max(one.output for one in rates)
 
 
 def key_of(spec: RouteSpec, environ: Mapping[str, str]) -> str | None:

@@ -50,6 +50,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "replay": ("replay:replay", "Take a run's agents through what was recorded; compare every byte."),
     "resolve": ("control:resolve", "Say what became of an effect in doubt."),
     "resume": ("run:resume", "Go on with a stopped run."),
+    "routes": ("routes:routes", "See where routes lead, and what they cost."),
     "run": ("run:run", "Run a fleet to its answer."),
     "runs": ("runs:runs", "List runs; show one."),
     "sandbox": ("sandbox:sandbox", "See living sandboxes, stop them, look into one."),
