@@ -138,6 +138,7 @@ def test_writing_to_a_cache_is_not_cheaper_than_billed() -> None:
         ("gpt-4o", "https://api.openai.com.gateway.example/v1"),
         ("gpt-4o", "https://gateway.example/https://api.openai.com/v1"),
         ("text-embedding-3-small", None),
+        ("sonar", "https://api.perplexity.ai"),  # it is in the list, with a fee for each request
     ],
 )
 def test_unpriced(model: str, base_url: str | None) -> None:
