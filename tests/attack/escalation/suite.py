@@ -173,7 +173,7 @@ def script(place: Path, session: Sequence[Mapping[str, Any]]) -> None:
             rules.append(
                 {"agent": name, "turn": turn, "tool_calls": [{"name": f"ops_{tool}", "arguments": dict(arguments)}]}
             )
-        rules.append({"agent": name, "answer": HANDOFF | ({"answer": "# Report"} if name == "writer" else {})})
+        rules.append({"agent": name, "answer": {**HANDOFF, **({"answer": "# Report"} if name == "writer" else {})}})
     place.write_text(json.dumps(json.loads(place.read_text()) | {"rules": rules}))
 
 
