@@ -87,7 +87,7 @@ def test_code_that_the_workspace_would_hide_is_refused(tmp_path: Path, monkeypat
 
 def registry(*refs: str) -> Any:
     """Stand in for a registry whose tools have these references."""
-    return SimpleNamespace(names=lambda: refs, get=lambda name: SimpleNamespace(ref=name))
+    return SimpleNamespace(names=lambda: refs, get=lambda name: SimpleNamespace(ref=name), sources=())
 
 
 @pytest.mark.req("ISOLATION-4")

@@ -195,7 +195,7 @@ class Held(TypedDict, total=False):
 
 def build(kit):
     graph = StateGraph(Held)
-    graph.add_node("n", lambda state: {"secret": SecretStr("hunter2-hunter2")})
+    graph.add_node("n", lambda state: {"secret": SecretStr("-".join(["hunter2"] * 2))})
     graph.add_edge(START, "n")
     return graph
 """

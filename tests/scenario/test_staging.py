@@ -142,6 +142,7 @@ def test_a_call_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
         [write("a.txt"), *calls, [("look", {"path": "crash.txt"}), ("look", {"path": "a.txt"})]],
         timeout="6s",
     )
+    studio.rules("graph: ", "breakers: {enabled: false}\ngraph: ")  # what four failures in a row do is told elsewhere
     result = studio.carry()
     assert "done" == result.status
     expected = [{"path": "a.txt"}, *ends.values(), {"text": ""}, {"text": "new\n"}]

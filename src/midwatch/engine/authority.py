@@ -247,7 +247,7 @@ def note(store: Store, made: Standing, *, at_us: int) -> Standing:
 
 
 def record(tx: Tx, made: Standing, *, at_us: int) -> tuple[int, ...]:
-    """Let a run begin under what was judged, in its own transaction; gives the events by which it counts.
+    """Let a run begin under what was judged, in its own transaction; gives the answers of people by which it counts.
 
     Raises:
         Conflict: it is judged otherwise by now. Denied: who runs it may not speak any more.
@@ -263,8 +263,8 @@ def record(tx: Tx, made: Standing, *, at_us: int) -> tuple[int, ...]:
         raise Conflict("what the fleet may do was changed or answered while it was loaded; start again")
     counted = [version for version in now.versions if version.state == "endorsed"]
     caused = {row.answered_seq or row.seq for row in now.pins.values() if row.answered_seq is not None}
-    if counted:
-        caused.add(_count(tx, now, counted, at_us))
+    if counted:  # whoever runs it lets it count by running it: that is the request's own word, and no other cause of the run
+        _count(tx, now, counted, at_us)
         tx.authority.raise_epoch()
     if made.steady:
         equal = [row.id for key, row in now.pins.items() if key in now.found and now.found[key].digest == row.digest]
@@ -328,7 +328,7 @@ def _pend(tx: Tx, made: Standing, version: Version, at_us: int) -> None:
     tx.authority.add(replace(row, seq=seq))
 
 
-def _count(tx: Tx, made: Standing, counted: Sequence[Version], at_us: int) -> int:
+def _count(tx: Tx, made: Standing, counted: Sequence[Version], at_us: int) -> None:
     rows = [_row(tx, made, version, at_us) for version in counted]
     told = [{**row_json(row), "why": row.why} for row in rows]
     data = {"by": made.speaker.name, "channel": made.speaker.channel, "place": made.place.key, "versions": told}
@@ -339,7 +339,6 @@ def _count(tx: Tx, made: Standing, counted: Sequence[Version], at_us: int) -> in
                 tx.authority.answer(old.id, state="superseded", by=None, at_us=at_us, seq=seq)
     for row in rows:
         tx.authority.add(replace(row, seq=seq))
-    return seq
 
 
 def _row(tx: Tx, made: Standing, version: Version, at_us: int) -> AuthorityRow:
