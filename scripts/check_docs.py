@@ -26,7 +26,17 @@ __all__ = [
 
 _Error = TypeVar("_Error")
 ROOT = Path(__file__).resolve().parent.parent
-SKIPPED = {".venv", ".venv-peers", ".docker-engine", ".git", "node_modules", "build", "dist", ".pytest_cache", ".hypothesis"}
+SKIPPED = {
+    ".venv",
+    ".venv-peers",
+    ".docker-engine",
+    ".git",
+    "node_modules",
+    "build",
+    "dist",
+    ".pytest_cache",
+    ".hypothesis",
+}
 
 _FENCE = re.compile(r"^(```|~~~).*?^\1\s*$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`[^`\n]+`")

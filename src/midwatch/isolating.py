@@ -168,7 +168,9 @@ def _code(registry: Registry) -> tuple[Path, ...]:
     and the agent would read it as that person does, so it is shown only where a tool of the fleet is imported from it.
     """
     sources = [(registry.get(name).ref or "").rpartition(":")[0] for name in registry.names()]
-    files = {Path(source) for source in sources if source.endswith(".py")} | {path for one in registry.sources for path in one.files}
+    files = {Path(source) for source in sources if source.endswith(".py")} | {
+        path for one in registry.sources for path in one.files
+    }
     modules = {source.partition(".")[0] for source in sources if source and not source.endswith(".py")}
     folders = {Path(entry) for entry in sys.path if Path(entry).is_absolute()} | {Path(sysconfig.get_path("purelib"))}
     too_much = {Path("/"), Path.home(), *Path.home().parents}

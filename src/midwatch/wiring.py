@@ -102,9 +102,7 @@ def copy_store(home: Path, url: str) -> VerifyReport:
 
 
 @contextlib.contextmanager
-def budget(
-    name: str, *, home: str | Path | None = None, shared: bool = False, **limits: int | str
-) -> Iterator[Budget]:
+def budget(name: str, *, home: str | Path | None = None, shared: bool = False, **limits: int | str) -> Iterator[Budget]:
     """Open a scope around a block: what its code claims, and every run that it starts or resumes, is charged to it, and bounded.
 
     Args:
@@ -118,9 +116,10 @@ def budget(
     """
     from midwatch.governor import budgets  # noqa: PLC0415 - as in `open`
 
-    with open_store(home_path(home), create=True) as store, budgets.opened(
-        store, name, limits, clock=clock, shared=shared
-    ) as made:
+    with (
+        open_store(home_path(home), create=True) as store,
+        budgets.opened(store, name, limits, clock=clock, shared=shared) as made,
+    ):
         yield made
 
 
@@ -292,7 +291,9 @@ def open(
             registry=registry,
             routes=_routes(stack, fleet, env, place),
             scrub=scrub,
-            isolation=stack.enter_context(isolation(fleet, registry, home=place, env=env, clock=clock, make=backend_of, known=scrub.holds)),
+            isolation=stack.enter_context(
+                isolation(fleet, registry, home=place, env=env, clock=clock, make=backend_of, known=scrub.holds)
+            ),
             clock=clock,
             pause=pause,
             workdir=workspace.absolute(),
@@ -305,7 +306,9 @@ def open(
         yield Kernel(parts)
 
 
-def _store_for(fleet: Fleet, env: Mapping[str, str], home: Path, workspace: Path) -> contextlib.AbstractContextManager[Store]:
+def _store_for(
+    fleet: Fleet, env: Mapping[str, str], home: Path, workspace: Path
+) -> contextlib.AbstractContextManager[Store]:
     """Open the store of a home, or make one: not for a fleet that is not sound."""
     if not has_store(home):
         _sound(fleet, env, home, workspace)
@@ -313,7 +316,13 @@ def _store_for(fleet: Fleet, env: Mapping[str, str], home: Path, workspace: Path
 
 
 def _judged(
-    store: Store, fleet: Fleet, speaker: Speaker, env: Mapping[str, str], home: Path, workspace: Path, ends: contextlib.ExitStack
+    store: Store,
+    fleet: Fleet,
+    speaker: Speaker,
+    env: Mapping[str, str],
+    home: Path,
+    workspace: Path,
+    ends: contextlib.ExitStack,
 ) -> tuple[Rightful, Fleet, Registry, tuple[Standing, ...]]:
     """Judge the fleet's own authority before any code of it is loaded, then its tools, whose standing comes last."""
     from midwatch.engine.rightful import rightful, withheld  # noqa: PLC0415 - as in `open`

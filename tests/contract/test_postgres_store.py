@@ -350,7 +350,17 @@ def test_a_migration_that_fails_changes_nothing(postgres: Server) -> None:
 
 def _take_back(postgres: Server, address: str) -> None:
     """Make of a new store one as the first revision left it."""
-    newer = ("baseline", "throttle", "budget_order", "budget_begun", "breaker", "breaker_trail", "flag", "lease", "authority")
+    newer = (
+        "baseline",
+        "throttle",
+        "budget_order",
+        "budget_begun",
+        "breaker",
+        "breaker_trail",
+        "flag",
+        "lease",
+        "authority",
+    )
     gone = ("gate_answer", "principal", "notice", "link", "cause", "file_version", "quarantine", *newer)
     columns = (
         "kind",

@@ -21,5 +21,6 @@ REQUIREMENTS |= {
     "AUTHORITY-6": "what a commit adds to the workspace, file by file and request by request, is judged before any of it leaves",
     "ESCALATION-1": "a chain whose first steps grant what later ones use stops before the power is outside of the sandbox; people are told",
     "ESCALATION-2": "a chain's benign twin goes through without a person",
+    "ESCALATION-4": "a chain of causes, mandates, handles or retries stops before the call that uses the power; its twin goes through alone",
     "ESCALATION-3": "the escalation suite has at least 60 chains, over agents and sessions, for every family of detectors",
 }

@@ -128,7 +128,10 @@ def build(
             }
         ),
         langchain=_frozen(
-            {name: LangchainSpec(name, own.source, own.digest, own.runs, rules_of(own)) for name, own in file.langchain.items()}
+            {
+                name: LangchainSpec(name, own.source, own.digest, own.runs, rules_of(own))
+                for name, own in file.langchain.items()
+            }
         ),
         agents=_frozen(agents),
         graph=_graph(file.graph),

@@ -311,7 +311,9 @@ def _assemble(
     used = {agent.route for agent in parts.agents.values()} | {parts.containment.planner}
     bounded = route_policy_spec(found.file.route_policy)
     apart = {"servers": parts.mcp, "route_policy": bounded}
-    silent = {key for key, nothing in _LATER.items() if (apart[key] if key in apart else getattr(parts, key)) == nothing}
+    silent = {
+        key for key, nothing in _LATER.items() if (apart[key] if key in apart else getattr(parts, key)) == nothing
+    }
     policy = {
         "agent_sandboxes": {name: agent.sandbox for name, agent in parts.agents.items()},
         "budgets": parts.budgets,

@@ -149,8 +149,15 @@ def _blocks(values: Mapping[str, Any]) -> Iterator[tuple[Resource, Any]]:
 def _files(fleet: Fleet) -> Iterator[tuple[Resource, Path]]:
     """Files that are loaded or run: tools and all that they import from beside the fleet file, agents' programs, scenarios."""
     roots = [spec.removeprefix("python:") for spec in fleet.tools if spec.startswith("python:")]
-    named = [(word, fleet.base / word) for server in fleet.mcp.values() for word in server.command if not word.startswith("-")]
-    named = [(word, path) for word, path in named if path.is_file() and path.resolve().is_relative_to(fleet.base.resolve())]
+    named = [
+        (word, fleet.base / word)
+        for server in fleet.mcp.values()
+        for word in server.command
+        if not word.startswith("-")
+    ]
+    named = [
+        (word, path) for word, path in named if path.is_file() and path.resolve().is_relative_to(fleet.base.resolve())
+    ]
     roots += [word for word, _ in named if word.endswith(".py")]
     roots += [library.source.rpartition(":")[0] for library in fleet.langchain.values()]
     if isinstance(fleet.graph, ImportSpec):

@@ -263,7 +263,9 @@ def record(tx: Tx, made: Standing, *, at_us: int) -> tuple[int, ...]:
         raise Conflict("what the fleet may do was changed or answered while it was loaded; start again")
     counted = [version for version in now.versions if version.state == "endorsed"]
     caused = {row.answered_seq or row.seq for row in now.pins.values() if row.answered_seq is not None}
-    if counted:  # whoever runs it lets it count by running it: that is the request's own word, and no other cause of the run
+    if (
+        counted
+    ):  # whoever runs it lets it count by running it: that is the request's own word, and no other cause of the run
         _count(tx, now, counted, at_us)
         tx.authority.raise_epoch()
     if made.steady:

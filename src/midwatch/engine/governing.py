@@ -63,7 +63,9 @@ class Governing:
             self._record.release(p)
             p.mark("governor", "deny", breaker=broken.row.subject, why=broken.row.reason)
             hint = f"do without it, or try again in {max(1, broken.wait_us // 1_000_000)} s"
-            return self._record.refuse(p, "unavailable", f"`{p.name}` keeps failing, so it is not called for now", hint=hint)
+            return self._record.refuse(
+                p, "unavailable", f"`{p.name}` keeps failing, so it is not called for now", hint=hint
+            )
         p.mark("governor", "pass", reservation=p.reservation)
         return None
 

@@ -71,7 +71,9 @@ class Journal:
         except leasing.Taken as error:
             self._record.release(p)
             p.mark("journal", "deny", reason="lease")
-            return self._record.refuse(p, "conflict", str(error), hint="look at what is there once that has ended, then decide anew")
+            return self._record.refuse(
+                p, "conflict", str(error), hint="look at what is there once that has ended, then decide anew"
+            )
         except GateNotUsable as error:
             self._record.release(p)
             if self._gating.asks_again(p):
@@ -82,7 +84,9 @@ class Journal:
             raise seg.stop(error) from error
         return None
 
-    def _intent(self, tx: Tx, p: Passage, causes: tuple[int, ...], now: int, spent: Mapping[str, Any]) -> tuple[EffectRow, int]:
+    def _intent(
+        self, tx: Tx, p: Passage, causes: tuple[int, ...], now: int, spent: Mapping[str, Any]
+    ) -> tuple[EffectRow, int]:
         """Write down what is about to happen; gives the row and its event."""
         tool, checked = known(p)
         contract, blob = tool.contract, tx.blobs.put(checked.canonical)

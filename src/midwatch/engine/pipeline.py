@@ -412,7 +412,9 @@ class Pipeline:
             tx.effects.finish(p.effect, epoch=p.actor.epoch, result=blob, at_us=now, seq=seq)
             charged = tx.budgets.settle(p.reservation, {"tool_calls": 1}, at_us=now)
             tx.runs.add_spend(p.actor.run, charged)
-            self.governing.breaking.settled(tx, p.actor, tool.contract.name, p.reservation, checked.canonical, sealed, ms, now)
+            self.governing.breaking.settled(
+                tx, p.actor, tool.contract.name, p.reservation, checked.canonical, sealed, ms, now
+            )
             return Answered(sealed, seq)
 
         answered = seg.write(work)

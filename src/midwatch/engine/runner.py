@@ -244,7 +244,9 @@ def _raised(seg: Segment, error: Exception) -> _Stop:
 
 async def _asked(seg: Segment, course: _Course, request: Any) -> _Stop:
     """Read out of the request what it allows, before the graph lets anything else in; then run it."""
-    seg.store.read(lambda tx: stopping.at_work(tx, seg.fleet, seg.run))  # a mark that a worker before this one never read
+    seg.store.read(
+        lambda tx: stopping.at_work(tx, seg.fleet, seg.run)
+    )  # a mark that a worker before this one never read
     if seg.meter is not None:
         seg.meter.open()
     await issue_root(seg, request)

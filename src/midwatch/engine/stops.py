@@ -104,7 +104,9 @@ def stop_run(store: Store, run: str, *, kind: FlagKind, by: str, reason: str, at
             raise UsageProblem(f"run `{run[:7]}` is already {row.status}; there is nothing to stop")
         mark, held = tx.runs.halt(run), tx.fences.live(run, at_us)
         already = mark is not None and (mark.kind != "pause" or kind == "pause")
-        if not already or (mark is not None and mark.kind == "pause"):  # anew, or a resume that is under way would lift it
+        if not already or (
+            mark is not None and mark.kind == "pause"
+        ):  # anew, or a resume that is under way would lift it
             tx.runs.clear_halt(run)
             tx.runs.set_halt(run, Halt(kind, reason, by, at_us))
         flying = tuple(_flying(tx, run))

@@ -19,7 +19,17 @@ from midwatch.errors import NotFound, UsageProblem
 from midwatch.models.prices import DollarRates, Price, price_for, scripted_price
 from midwatch.models.scripted import load_scenario
 
-__all__ = ["CLOUD_PRESET", "OWN_PRESET", "Choice", "Resolved", "choose_preset", "dearest", "key_of", "resolve", "route_price"]
+__all__ = [
+    "CLOUD_PRESET",
+    "OWN_PRESET",
+    "Choice",
+    "Resolved",
+    "choose_preset",
+    "dearest",
+    "key_of",
+    "resolve",
+    "route_price",
+]
 
 CLOUD_PRESET: Final = "cloud"
 """The preset that is chosen when the environment has a key of OpenAI's."""

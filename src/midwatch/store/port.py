@@ -31,8 +31,8 @@ from midwatch.store.authority import Authorities
 from midwatch.store.baselines import Baselines
 from midwatch.store.breakers import Breakers
 from midwatch.store.flags import Flags
-from midwatch.store.leases import Leases
 from midwatch.store.history import Causes
+from midwatch.store.leases import Leases
 
 __all__ = [
     "Authorities",

@@ -101,7 +101,9 @@ _WORDS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "effects.discarded": lambda data: f"{_name(data, 'by')} discarded {_name(data, 'changes')} changes",
     "effects.sending": lambda data: f"began to send {_name(data, 'method')} to {_name(data, 'host')}",
     "effects.sent": lambda data: f"the request was {_name(data, 'outcome')}",
-    "authority.pending": lambda data: f"{_name(data, 'kind')}/{_name(data, 'name')} was changed and waits: {_name(data, 'why')}",
+    "authority.pending": lambda data: (
+        f"{_name(data, 'kind')}/{_name(data, 'name')} was changed and waits: {_name(data, 'why')}"
+    ),
     "authority.endorsed": _endorsed,
     "authority.rejected": lambda data: f"{_name(data, 'by')} rejected {_name(data, 'kind')}/{_name(data, 'name')}",
     "event.quarantined": lambda data: f"{_name(data, 'by')} quarantined event {_name(data, 'event')}",

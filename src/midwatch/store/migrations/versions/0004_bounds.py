@@ -49,7 +49,10 @@ def upgrade() -> None:
         "breaker",
         sa.Column("subject", sa.Text, nullable=False),
         sa.Column("state", sa.Text, nullable=False),
-        *(sa.Column(name, sa.Integer, nullable=False) for name in ("errors", "slow", "trips", "changed_us", "until_us")),
+        *(
+            sa.Column(name, sa.Integer, nullable=False)
+            for name in ("errors", "slow", "trips", "changed_us", "until_us")
+        ),
         *(sa.Column(name, sa.Text, nullable=False) for name in ("probe", "probe_run", "reason")),
         sa.PrimaryKeyConstraint("subject"),
     )
