@@ -130,8 +130,8 @@ def route_price(
 
 def dearest(price: Price) -> tuple[int, int]:
     """Give the dearest input and output rate that any call may be charged, micro-dollars per million tokens."""
-    rates = [price, *price.tiers]
-    return max(max(one.input, one.cached_input) for one in rates), max(one.output for one in rates)
+    inputs = [max(price.input, price.cached_input), *(max(one.input, one.cached_input) for one in price.tiers)]
+    return max(inputs), max([price.output, *(one.output for one in price.tiers)])
 
 
 def key_of(spec: RouteSpec, environ: Mapping[str, str]) -> str | None:
