@@ -282,18 +282,16 @@ def open(
         store = stack.enter_context(_store_for(fleet, env, place, workspace))
         speaker = _speaker(store, token, env, channel)
         right, fleet, registry, standings = _judged(store, fleet, speaker, env, place, workspace, stack)
-        if on_event is not None:
-            stack.callback(store.on_commit(_listener(store, on_event)))
+        _listens(stack, store, on_event)
         scrub = Scrubber(_scrub_key(store))
+        grounds = isolation(fleet, registry, home=place, env=env, clock=clock, make=backend_of, known=scrub.holds)
         parts = Parts(
             store=store,
             fleet=fleet,
             registry=registry,
             routes=_routes(stack, fleet, env, place),
             scrub=scrub,
-            isolation=stack.enter_context(
-                isolation(fleet, registry, home=place, env=env, clock=clock, make=backend_of, known=scrub.holds)
-            ),
+            isolation=stack.enter_context(grounds),
             clock=clock,
             pause=pause,
             workdir=workspace.absolute(),
@@ -386,6 +384,11 @@ def _scrub_key(store: Store) -> bytes:
     if key is None:
         raise NotFound("the home's key for credential markers is missing")
     return key
+
+
+def _listens(stack: contextlib.ExitStack, store: Store, on_event: Callable[[Event], None] | None) -> None:
+    if on_event is not None:
+        stack.callback(store.on_commit(_listener(store, on_event)))
 
 
 def _listener(store: Store, on_event: Callable[[Event], None]) -> Callable[[Any], None]:

@@ -91,3 +91,17 @@ def test_twin_what_the_code_names_is_found_when_it_is_needed(tmp_path: Path) -> 
     sys.modules.pop("beside_later", None)
     Registry.load(["python:beside_tools.py"], tmp_path)
     assert importlib.import_module("beside_later").SAID == 3
+
+
+@pytest.mark.req("OWN-3")
+def test_twin_a_program_of_ones_own_imports_from_its_package_although_a_fleet_lies_there(tmp_path: Path) -> None:
+    """What is a package of whoever started the process stays one; only what is imported by way of the fleet's folder is told of first."""
+    package = tmp_path / "own_program"
+    package.mkdir()
+    (package / "beside_tools.py").write_text(TOOL.format(more=""), "utf-8")
+    (package / "another.py").write_text("SAID = 2\n", "utf-8")
+    sys.path.insert(0, str(tmp_path))  # the fixture of every test takes it away again
+    Registry.load(["python:beside_tools.py"], package)
+    assert importlib.import_module("own_program.another").SAID == 2
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("another")

@@ -358,6 +358,23 @@ class Pipeline:
 
         return perform.Performed(value=self._seg.store.read(work), error=None, detail=None, duration_us=0)
 
+    def _sealed(self, tx: Tx, p: Passage, performed: perform.Performed, ms: int, *, hidden: bool) -> Envelope:
+        """Give the envelope: of what the call gave, or of the next page of what another one did."""
+        tool, checked = known(p)
+        if checked.cursor is not None:
+            return envelope.page(
+                tool,
+                checked.cursor,
+                get_blob=tx.blobs.get,
+                may_read=lambda digest: self._owns(tx, p, digest),
+                effect_id=p.effect,
+                ms=ms,
+                fields=checked.fields,
+                hidden=hidden,
+            )
+        came, hide = self._containing.handles.hide(p, self._scrubbed(performed))
+        return envelope.seal(tool, checked, came, effect_id=p.effect, put_blob=tx.blobs.put, ms=ms, hide=hide)
+
     # 8 envelope, 9 effects, 10 settle
     async def _settle(self, p: Passage, performed: perform.Performed, turn: Turn, seen: Observed | None) -> Answered:
         tool, checked = known(p)
@@ -369,20 +386,7 @@ class Pipeline:
             made = self._containing.made(tx, p, seen, observes=turn.observes)
             hidden = checked.cursor is not None and self._hidden(tx, p, checked.cursor)
             self._containing.handles.begin(p, page=hidden)
-            if checked.cursor is not None:
-                sealed = envelope.page(
-                    tool,
-                    checked.cursor,
-                    get_blob=tx.blobs.get,
-                    may_read=lambda digest: self._owns(tx, p, digest),
-                    effect_id=p.effect,
-                    ms=ms,
-                    fields=checked.fields,
-                    hidden=hidden,
-                )
-            else:
-                came, hide = self._containing.handles.hide(p, self._scrubbed(performed))
-                sealed = envelope.seal(tool, checked, came, effect_id=p.effect, put_blob=tx.blobs.put, ms=ms, hide=hide)
+            sealed = self._sealed(tx, p, performed, ms, hidden=hidden)
             sealed, behind = handles.kept(tx, p, sealed)
             if p.edited:
                 sealed = replace(

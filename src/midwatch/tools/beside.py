@@ -12,7 +12,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from importlib.machinery import FileFinder, ModuleSpec, SourceFileLoader
+from importlib.machinery import (
+    BYTECODE_SUFFIXES,
+    EXTENSION_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    ModuleSpec,
+    SourceFileLoader,
+    SourcelessFileLoader,
+)
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, Final
@@ -25,6 +34,12 @@ _TOLD: Final[dict[str, set[str]]] = {}
 """Per folder of a fleet file, the files that may be imported from there."""
 _FOLDERS: Final[dict[str, str]] = {}
 """Folders that are looked through for it: the folder itself and its packages, with whose they are."""
+
+_USUAL: Final = (
+    (ExtensionFileLoader, EXTENSION_SUFFIXES),
+    (SourceFileLoader, SOURCE_SUFFIXES),
+    (SourcelessFileLoader, BYTECODE_SUFFIXES),
+)
 
 
 class Source(SourceFileLoader):
@@ -39,6 +54,10 @@ class Source(SourceFileLoader):
 
 class _Finder(FileFinder):
     def find_spec(self, fullname: str, target: ModuleType | None = None) -> ModuleSpec | None:
+        if (
+            self.path in _TOLD and "." in fullname
+        ):  # the folder is also that of a package which is importable without us
+            return FileFinder(self.path, *_USUAL).find_spec(fullname, target)
         spec, base = super().find_spec(fullname, target), _FOLDERS.get(self.path, self.path)
         if spec is None:
             return None
