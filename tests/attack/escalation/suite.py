@@ -78,7 +78,7 @@ class Ran:
     Attributes:
         statuses: of each session. files: of the workspace at the end. links: likewise. read: what the sessions read, in order.
         told: families of authority that the first question named, or what else it was about. sent: paths that the host has seen.
-        did: what the tools of an office did, in order.
+        did: what the tools of an office did, in order. why: what was said of each session that was stopped.
     """
 
     statuses: Sequence[str]
@@ -88,6 +88,7 @@ class Ran:
     told: frozenset[str]
     sent: Sequence[str]
     did: Sequence[str] = ()
+    why: Sequence[str] = ()
 
 
 def cases() -> list[Case]:
@@ -110,6 +111,7 @@ def cases() -> list[Case]:
 def ran(case: Case, steps: Sequence[Any], root: Path) -> Ran:
     """Carry out a chain, session by session, each in a kernel that was opened anew."""
     statuses: list[str] = []
+    why: list[str] = []
     read: list[str] = []
     told: set[str] = set()
     with _host(case, steps) as (host, rule):
@@ -123,6 +125,7 @@ def ran(case: Case, steps: Sequence[Any], root: Path) -> Ran:
             script(studio.fleet / "scenario.yaml", session)
             result = studio.carry()
             statuses.append(result.status)
+            why += [result.error_message] if result.error_message else []
             read += [item["text"] for item in studio.results(result.run) if isinstance(item, dict) and "text" in item]
             told |= _told(studio, result.gates) if result.status == "waiting" else set()
         links = sorted(str(path.relative_to(studio.work)) for path in studio.work.rglob("*") if path.is_symlink())
@@ -133,6 +136,7 @@ def ran(case: Case, steps: Sequence[Any], root: Path) -> Ran:
             read,
             frozenset(told),
             [] if host is None else [item[1] for item in host.seen],
+            why=why,
         )
 
 

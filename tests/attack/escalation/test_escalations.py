@@ -86,7 +86,7 @@ def test_its_twin_does_what_was_asked_for_without_a_person(case: Case, done: Cal
 def test_its_twin_goes_through_without_a_person(case: Case, carried: Callable[[Case, str], Ran]) -> None:
     """Every session ends well, its files are there, its requests are sent, and what reads it finds it."""
     found = carried(case, "twin")
-    assert {"done"} == set(found.statuses)
+    assert {"done"} == set(found.statuses), found.why
     assert case.passes == {path: found.files.get(path) for path in case.passes}
     assert list(case.sends) == found.sent
 
