@@ -41,6 +41,7 @@ def _clean_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: py
     return home
 
 
+@pytest.hookimpl(tryfirst=True)  # what spreads tests over processes reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Say which tests may not be spread over processes: what uses one engine of containers, and what shares a fixture of a file."""
     for item in items:
