@@ -19,7 +19,7 @@ run: setup ## run the example fleet on this machine
 	exit $$code
 
 test: setup ## run every test, several side by side (JOBS=0: one after the other)
-	@$(PYTEST) tests --numprocesses $(JOBS) --dist loadgroup
+	@$(PYTEST) tests --numprocesses $(JOBS) --dist loadscope
 
 test-local-model: setup ## run the example on a real small model: `make test-local-model MODEL=file.gguf`
 	@$(BIN)/python scripts/local_model.py watch "$(MODEL)"

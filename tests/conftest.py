@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -41,24 +42,12 @@ def _clean_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: py
     return home
 
 
-@pytest.hookimpl(tryfirst=True)  # what spreads tests over processes reads the groups in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests may not be spread over processes: what uses one engine of containers, and what shares a fixture of a file."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            group = _group(item)
-            if group:
-                item.add_marker(pytest.mark.xdist_group(group))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep together what uses one engine of containers, and what shares a fixture of a file; see `spread`."""
+    from tests.spread import Spread  # noqa: PLC0415 - only where tests are spread
 
-
-def _group(item: pytest.Item) -> str:
-    """Give what a test must be kept together with; empty: nothing."""
-    if "docker" in item.path.name or "docker_host" in getattr(item, "fixturenames", ()):
-        return "docker"
-    known = getattr(item, "_fixtureinfo", None)
-    fixtures = () if known is None else known.name2fixturedefs.values()
-    shared = any(each.scope in ("class", "module", "package") for found in fixtures for each in found)
-    return str(item.path) if shared else ""
+    return Spread(config, log)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # so that waiting counts towards no time-out
